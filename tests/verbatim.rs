@@ -300,6 +300,7 @@ async fn nothing_of_the_clients_credentials_reaches_the_upstream() {
     let expected = [
         "accept-encoding",
         "authorization",
+        "cdn-loop",
         "content-length",
         "content-type",
         "host",

@@ -450,9 +450,16 @@ impl House {
         let _ = tokio::time::timeout(LAST_WRITES, self.gateway.tasks.finished()).await;
         self.gateway.leave_shared().await;
         self.gateway.recorder.finish();
-        let written = tokio::time::timeout(LAST_WRITES, self.gateway.store().flush()).await;
+        let store = self.gateway.store();
+        let written = tokio::time::timeout(LAST_WRITES, store.flush()).await;
         if !matches!(written, Ok(Ok(()))) {
-            tracing::error!("the store could not be written to the end");
+            let (lost, later) = (store.ledger_unwritten(), store.ledger_pending());
+            tracing::error!(
+                lost_calls = lost,
+                pending_records = later,
+                "the store could not be written to the end; what only pends is in the journal and \
+                 taken in at the next start"
+            );
         }
     }
 }

@@ -2,7 +2,9 @@
 //! combinations that can never work.
 
 use std::collections::BTreeMap;
+use std::net::IpAddr;
 
+use http::Uri;
 use sha2::{Digest, Sha256};
 
 use super::problem::{Report, child, suggestion};
@@ -15,6 +17,7 @@ const AGENT: &str = "agent";
 pub(super) fn check(config: &Config, kinds: &[&str], report: &Report) {
     check_listeners(config, report);
     check_kinds(config, kinds, report);
+    check_circles(config, report);
     for model in config.models.keys() {
         check_model(config, model, report);
     }
@@ -109,6 +112,35 @@ fn check_kinds(config: &Config, kinds: &[&str], report: &Report) {
             );
         }
     }
+}
+
+/// No provider is the gateway itself, as far as that shows: what is asked there comes back.
+fn check_circles(config: &Config, report: &Report) {
+    for (name, provider) in &config.providers {
+        let address: Option<Uri> = provider.base_url.as_ref().and_then(|url| url.parse().ok());
+        let Some(address) = address.filter(|address| is_own(config, address)) else { continue };
+        let authority = address.authority().map_or("", |authority| authority.as_str());
+        let message = format!(
+            "{authority} is where this gateway itself listens: a route that leads there and back is \
+             refused after some rounds"
+        );
+        report.warn(&child(&child("providers", name), "base_url"), message);
+    }
+}
+
+/// Whether a listener of this gateway answers there.
+fn is_own(config: &Config, address: &Uri) -> bool {
+    let port = if address.scheme_str() == Some("https") { 443 } else { 80 };
+    let port = address.port_u16().unwrap_or(port);
+    let host = address.host().unwrap_or_default().trim_matches(['[', ']']);
+    let ip: Option<IpAddr> = host.parse().ok();
+    let is_near = host.eq_ignore_ascii_case("localhost") || ip.is_some_and(|ip| ip.is_loopback());
+    config.server.listen.iter().any(|listen| {
+        let everywhere = listen.ip().is_unspecified() || host.eq_ignore_ascii_case("localhost");
+        let is_there = ip == Some(listen.ip())
+            || is_near && everywhere && (listen.ip().is_loopback() || listen.ip().is_unspecified());
+        listen.port() == port && is_there
+    })
 }
 
 /// An entry without a `/` was already reported.

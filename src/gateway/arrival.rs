@@ -26,6 +26,7 @@ use crate::dialect::sampling::sampling;
 use crate::dialect::splice::Payload;
 use crate::dialect::{ClientSide, Misread, keepsake, pairs, references};
 use crate::error::{Error, Kind};
+use crate::net::client::CDN_LOOP;
 use crate::net::patience::Busy;
 use crate::net::shed::Permit;
 
@@ -221,7 +222,7 @@ impl Question {
             Some((name.clone(), value.clone()))
         });
         let extra = passed_on.collect();
-        Box::new(Self {
+        let mut question = Box::new(Self {
             payload,
             envelope,
             extra,
@@ -234,7 +235,15 @@ impl Question {
             rewritten: false,
             own: false,
             lease: Arc::new(lease),
-        })
+        });
+        question.came_by(headers);
+        question
+    }
+
+    /// Notes which gateways its call has come through, for those whom it goes on to.
+    pub(super) fn came_by(&mut self, headers: &HeaderMap) {
+        let marks = headers.get_all(CDN_LOOP).iter();
+        self.extra.extend(marks.map(|mark| (CDN_LOOP, mark.clone())));
     }
 
     /// Notes which form of Anthropic's API its client wants.

@@ -6,18 +6,22 @@ use std::pin::pin;
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
-use http::HeaderValue;
+use http::{HeaderName, HeaderValue};
 use tokio::time::{Instant, timeout, timeout_at};
 
 use super::arrival::Question;
+use super::bearings::ATTEMPT;
 use super::call::Call;
 use super::errand::{Errand, Wording};
 use super::flow::{Flow, Step};
 use super::form::{self, Label};
 use super::relayed::Incoming;
 use super::snapshot::{STREAM_HEADERS, Target};
+use super::traced::Headers;
 use super::{count, guarding, relayed, remember, reword, whole};
-use crate::canon::{ChatRequest, ChatResponse, Dialect, FinishReason, Outcome, Surface, Usage};
+use crate::canon::{
+    Attempt, ChatRequest, ChatResponse, Dialect, FinishReason, Outcome, Surface, Usage,
+};
 use crate::config::OnBreak;
 use crate::dialect::completions::NATIVE;
 use crate::dialect::keepsake::Keepsake;
@@ -176,12 +180,7 @@ async fn ask_so(
 ) -> Result<Answered, Box<Failure>> {
     let limits = &target.limits;
     let (payload, usage_added) = payload(question, target, errand, mode);
-    let extra: Cow<'_, [_]> = if errand.headers.is_empty() {
-        Cow::Borrowed(&question.extra)
-    } else {
-        question.extra.iter().chain(&errand.headers).cloned().collect()
-    };
-    let extra = call.with_parent(target, extra);
+    let extra = headers(call, question, target, errand);
     let order = Order {
         operation: errand.operation,
         model: &target.model,
@@ -228,6 +227,29 @@ async fn ask_so(
         return Box::pin(relayed::answer(call.surface(), reply, due)).await;
     }
     read_answer(call, question, target, errand, reply, end).await
+}
+
+/// What stands in the head of this request alone. A gateway that is asked the same once more is told
+/// so, and tries less often itself; to others that means nothing.
+fn headers<'a>(
+    call: &Call,
+    question: &'a Question,
+    target: &Target,
+    errand: &Errand,
+) -> Cow<'a, Headers> {
+    let mut extra: Cow<'_, Headers> = if errand.headers.is_empty() {
+        Cow::Borrowed(&question.extra)
+    } else {
+        question.extra.iter().chain(&errand.headers).cloned().collect()
+    };
+    let is_same = |before: &&Attempt| {
+        *before.model == *target.model && *before.provider == *target.provider.name
+    };
+    let before = call.attempts().iter().filter(is_same).count();
+    if before > 0 {
+        extra.to_mut().push((HeaderName::from_static(ATTEMPT), HeaderValue::from(before)));
+    }
+    call.with_parent(target, extra)
 }
 
 /// Takes in a whole answer, or all of a stream.

@@ -14,14 +14,19 @@ use crate::access::Caller;
 use crate::canon::{Feature, Task};
 use crate::config::CacheMode;
 use crate::error::{Error, Kind};
+use crate::net::client::CDN_LOOP;
+use crate::provider::MARK;
 use crate::route::condition::{Condition, Facts};
 
 /// How often a client, or a gateway before this one, has asked the same before.
-const RETRY_COUNTS: [&str; 2] = ["x-stainless-retry-count", "x-gateway-attempt"];
+const RETRY_COUNTS: [&str; 2] = ["x-stainless-retry-count", ATTEMPT];
+pub(super) const ATTEMPT: &str = "x-gateway-attempt";
 const TIMEOUT: &str = "x-switchpoint-timeout";
 const EXPLAIN: &str = "x-switchpoint-explain";
 const TAGS: &str = "x-switchpoint-tags";
 pub(super) const CACHE: &str = "x-switchpoint-cache";
+/// Through so many gateways like this one a call may come. Beyond that it goes in a circle.
+const MOST_HOPS: usize = 5;
 /// So many marks of a client are kept, and no longer ones, name and value together.
 const MOST_TAGS: usize = 16;
 const LONGEST_TAG: usize = 128;
@@ -151,6 +156,27 @@ pub(super) fn read(call: &mut Call, headers: &HeaderMap) -> Result<(), Error> {
     }
     call.bearings.timeout = timeout.map(duration).transpose()?;
     Ok(())
+}
+
+/// Refuses a call that a route has led back to us again and again. Whoever passed it on takes that
+/// for the last word, and its client reads why.
+pub(super) fn refuse_circles(headers: &HeaderMap) -> Result<(), Error> {
+    let marks = headers.get_all(CDN_LOOP).iter();
+    let marks = marks.flat_map(|marks| marks.as_bytes().split(|byte| *byte == b','));
+    let hops = marks.filter(|mark| is_ours(mark)).count();
+    if hops <= MOST_HOPS {
+        return Ok(());
+    }
+    Err(Error::invalid(format!(
+        "This call has come through Switchpoint {hops} times already: a route leads back to where \
+         it comes from. Look for a provider whose `base_url` is that of a gateway on its way."
+    )))
+}
+
+/// Whether a gateway like this one has made a mark, whatever it says beside its name.
+fn is_ours(mark: &[u8]) -> bool {
+    let name = mark.split(|byte| *byte == b';').next().unwrap_or_default();
+    name.trim_ascii().eq_ignore_ascii_case(MARK.as_bytes())
 }
 
 fn cache_mode(written: &str) -> Result<CacheMode, Error> {

@@ -48,6 +48,9 @@ impl Gateway {
         if shed {
             return call.refuse(self.overloaded());
         }
+        if let Err(error) = bearings::refuse_circles(&headers) {
+            return call.refuse(error);
+        }
         if let (Some(relay), Some(filed)) = (ask.relay, &ask.filed) {
             // Boxed, like all that is rare: a call's future is as large as its largest part.
             return Box::pin(objects::answer(call, &ask, filed, relay, &headers, body)).await;

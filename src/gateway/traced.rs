@@ -24,7 +24,7 @@ const MOST_SKIPPED: usize = 32;
 /// An answer says what it is called at its beginning.
 const MOST_LOOKS: u8 = 8;
 
-type Headers = [(HeaderName, HeaderValue)];
+pub(super) type Headers = [(HeaderName, HeaderValue)];
 
 impl Call {
     /// Joins the trace of its client, or begins one; nothing where traces are not wanted.
@@ -144,7 +144,7 @@ pub fn passed_in(headers: &HeaderMap) -> Passed {
 }
 
 /// A list that may come in several headers.
-fn list(headers: &HeaderMap, name: &HeaderName) -> Option<String> {
+pub(super) fn list(headers: &HeaderMap, name: &HeaderName) -> Option<String> {
     headers.contains_key(name).then(|| {
         let texts = headers.get_all(name).iter().filter_map(|text| text.to_str().ok());
         texts.collect::<Vec<_>>().join(",")

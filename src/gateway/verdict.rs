@@ -15,7 +15,10 @@ use crate::route::plan::Skip;
 
 pub(super) fn explain(call: &Call, chain: &Chain, journey: &mut Journey) -> Error {
     if let Some((place, failure)) = journey.last.take() {
-        return refused(call, failure, &chain.targets[place], journey.shortest_wait);
+        let (target, now) = (&chain.targets[place], Instant::now());
+        // Who has named no time is left alone for one of our choice.
+        let until = || Some(target.shut(now)?.0.saturating_duration_since(now));
+        return refused(call, failure, target, journey.shortest_wait.or_else(until));
     }
     let unfit = journey.unfit.take();
     unfit

@@ -32,7 +32,7 @@ use crate::config::{self, CloudEnvironment, ModelOverride, Secret, Timeouts};
 use crate::dialect::embed;
 use crate::dialect::openai::family;
 use crate::dialect::splice::{Payload, Usage};
-use crate::net::client::{Client, Fault, Feed, Origin, Outgoing, Place, Reply, Template};
+use crate::net::client::{CDN_LOOP, Client, Fault, Feed, Origin, Outgoing, Place, Reply, Template};
 
 /// Keyed afresh in each process, so that a fingerprint tells nothing of a secret.
 static SEAL: LazyLock<RandomState> = LazyLock::new(RandomState::new);
@@ -79,6 +79,9 @@ struct Credential {
 
 /// What is shorter is a word that may stand anywhere, and not a secret.
 const SHORTEST_SECRET: usize = 8;
+
+/// How a gateway like this one signs what it passes on.
+pub const MARK: &str = "switchpoint";
 
 /// Why a question got no answer.
 #[derive(Debug, thiserror::Error)]
@@ -457,6 +460,8 @@ impl Credential {
         headers.insert(ACCEPT_ENCODING, HeaderValue::from_static("identity"));
         let agent = concat!("switchpoint/", env!("CARGO_PKG_VERSION"));
         headers.insert(USER_AGENT, HeaderValue::from_static(agent));
+        // By this we know a call that comes back to us.
+        headers.insert(CDN_LOOP, HeaderValue::from_static(MARK));
         if let Some(secret) = secret {
             let (name, text) = match kind.auth {
                 Auth::Header(name) | Auth::Entra(name) => {

@@ -6,9 +6,9 @@
 use std::collections::HashSet;
 use std::fmt;
 
-use rusqlite::Connection;
 use rusqlite::OptionalExtension as _;
 use rusqlite::types::ValueRef;
+use rusqlite::{Connection, ErrorCode};
 
 use super::postgres::Remote;
 pub(super) use super::value::{Cell, Readable, Value, row, values};
@@ -215,7 +215,7 @@ impl Database {
         // SQLite is to say at once that a file cannot be written.
         self.batch(if self.backend() == Backend::Sqlite { "BEGIN IMMEDIATE" } else { "BEGIN" })?;
         let outcome = work(self).and_then(|value| {
-            self.batch("COMMIT").map_err(|fault| Fault::Unsure(Box::new(fault)))?;
+            self.batch("COMMIT").map_err(Fault::at_the_end)?;
             Ok(value)
         });
         if outcome.is_err() {
@@ -449,6 +449,14 @@ impl Fault {
             Self::Silent => true,
             Self::Unsure(fault) => fault.is_gone(),
             Self::Sqlite(_) | Self::Odd(_) | Self::Panicked => false,
+        }
+    }
+
+    /// What it means for the end of a transaction. A disk that is full has taken nothing of it.
+    pub(super) fn at_the_end(self) -> Self {
+        match &self {
+            Self::Sqlite(error) if error.sqlite_error_code() == Some(ErrorCode::DiskFull) => self,
+            _ => Self::Unsure(Box::new(self)),
         }
     }
 

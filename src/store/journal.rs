@@ -231,6 +231,12 @@ impl Journal {
         self.pending.load(Ordering::Relaxed)
     }
 
+    /// Calls that ended and of which nothing but this process knows.
+    pub(super) fn unwritten(&self) -> usize {
+        let tail = self.tail();
+        tail.waiting.iter().filter(|record| matches!(record, Record::Settled(_))).count()
+    }
+
     pub(super) fn lost(&self) -> u64 {
         self.lost.load(Ordering::Relaxed)
     }

@@ -61,6 +61,11 @@ impl Store {
         self.journal.is_healthy()
     }
 
+    /// Calls that neither the journal nor the database has yet: the end of the process loses them.
+    pub fn ledger_unwritten(&self) -> usize {
+        self.journal.unwritten()
+    }
+
     /// Records for which there was no room any more.
     pub fn ledger_lost(&self) -> u64 {
         self.journal.lost()

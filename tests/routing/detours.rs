@@ -3,8 +3,8 @@
 use serde_json::{Value, json};
 
 use super::{ask_with, asked, well};
-use crate::support::client::chat;
-use crate::support::gateway::route;
+use crate::support::client::{chat, get};
+use crate::support::gateway::{ADMIN_KEY, KEY, provider, route};
 use crate::support::replies::{REPLY, ask, ask_stream, shown};
 use crate::support::{Gateway, Script, Upstream};
 
@@ -256,4 +256,65 @@ async fn a_fallback_route_is_only_for_the_calls_that_it_is_for() {
     assert_eq!(tin.header("x-switchpoint-model"), Some("small"));
     let gold = ask_with(&gateway, &[("x-tier", "gold")], ask("r")).await;
     assert_eq!(gold.header("x-switchpoint-model"), Some("usual"));
+}
+
+#[tokio::test]
+async fn a_route_that_leads_back_to_its_gateway_ends_after_a_few_rounds() {
+    let upstream = Upstream::start(well(&["m"])).await;
+    let gateway = Gateway::before(&upstream, "").await;
+    let own = format!(
+        "{}[providers.self]\nkind = \"openai-compatible\"\nbase_url = \"{}\"\napi_key = \"{KEY}\"\n",
+        provider("up", &upstream),
+        gateway.base()
+    );
+    let circle = [route("a", &["self/b"], ""), route("b", &["self/a", "up/m"], "")].concat();
+    assert_eq!(gateway.reload(&format!("{own}{circle}")).await.status, 200);
+    for (body, calls) in [(ask("a"), 7), (ask_stream("a"), 14)] {
+        let reply = chat(&gateway, body).await;
+        let error = &reply.json()["error"];
+        assert_eq!((reply.status, &error["code"]), (400, &json!("invalid_request")));
+        let told = error["message"].as_str().unwrap();
+        assert!(told.starts_with("This call has come through Switchpoint 6 times"), "{told}");
+        let records = gateway.recorded(calls).await;
+        assert_eq!(records.len(), calls, "each asked once, and the last nobody");
+    }
+    assert_eq!(asked(&upstream), [""; 0]);
+    let targets = get(gateway.admin, "/admin/targets", ADMIN_KEY).await.json();
+    let targets = targets["data"].as_array().unwrap();
+    assert!(targets.iter().all(|target| target["state"] == "closed"), "{targets:?}");
+}
+
+#[tokio::test]
+async fn the_marks_of_other_gateways_go_on_beside_our_own() {
+    let upstream = Upstream::start(well(&["m"])).await;
+    let gateway = Gateway::before(&upstream, "").await;
+    let before = "edge.example; trace=\"a\", Switchpoint";
+    assert_eq!(ask_with(&gateway, &[("cdn-loop", before)], ask("up/m")).await.status, 200);
+    let headers = upstream.only_request().headers;
+    let marks = headers.iter().filter(|(name, _)| name == "cdn-loop");
+    let marks: Vec<&str> = marks.map(|(_, value)| value.as_str()).collect();
+    assert_eq!(marks, ["switchpoint", before]);
+}
+
+#[tokio::test]
+async fn a_refusal_by_the_gateway_behind_for_one_call_or_model_shuts_nothing_else() {
+    const BUDGET: &str = r#"{"error":{"message":"The key `inner` has a budget of 5000 tokens.","type":"insufficient_quota","code":"budget_exceeded"}}"#;
+    const DEAD: &str = r#"{"error":{"message":"litellm.AuthenticationError: OpenAIException - Incorrect API key provided","type":null,"code":"401"}}"#;
+    for kind in ["openai-compatible", "openai"] {
+        let mut scripts = well(&["good"]);
+        let large = vec![Script::json(429, BUDGET), Script::json(200, REPLY)];
+        scripts
+            .extend([("m".to_owned(), large), ("dead".to_owned(), vec![Script::json(401, DEAD)])]);
+        let upstream = Upstream::start(scripts).await;
+        let base = upstream.base();
+        let up = format!(
+            "[providers.up]\nkind = \"{kind}\"\nbase_url = \"{base}\"\napi_key = \"sk-1\"\n"
+        );
+        let gateway = Gateway::start("", &up).await;
+        for (model, status) in [("m", 429), ("m", 200), ("dead", 502), ("good", 200), ("m", 200)] {
+            let reply = chat(&gateway, ask(&format!("up/{model}"))).await;
+            assert_eq!(reply.status, status, "{kind} {model}: {}", reply.text());
+            assert!(!reply.text().contains("inner"), "that is for the operator");
+        }
+    }
 }

@@ -93,6 +93,10 @@ async fn a_trouble_that_passes_is_waited_out() {
     let reply = chat(&gateway, ask("r")).await;
     assert_eq!((reply.status, reply.text()), (200, REPLY));
     assert_eq!(asked(&upstream), ["a", "a", "a"]);
+    // A gateway there tries less often itself when it is told that it was asked before.
+    let requests = upstream.requests();
+    let told: Vec<_> = requests.iter().map(|it| it.header("x-gateway-attempt")).collect();
+    assert_eq!(told, [None, Some("1"), Some("2")]);
     let labels = ["provider=\"up\"", "reason=\"overloaded\""];
     assert_eq!(counted(&gateway, "switchpoint_retries_total", &labels).await, 2);
     assert!(gateway.metric("switchpoint_fallbacks_total", &[]).await < 1.0, "no other target");
@@ -108,6 +112,18 @@ async fn nobody_is_asked_again_before_the_time_that_he_named() {
     assert_eq!((reply.status, reply.text()), (200, REPLY));
     assert!(started.elapsed() >= Duration::from_millis(1200), "{:?}", started.elapsed());
     assert_eq!(asked(&upstream), ["a", "a"]);
+}
+
+#[tokio::test]
+async fn who_names_no_time_is_left_alone_for_one_that_the_client_is_told() {
+    let upstream = Upstream::start([("a", [Script::json(429, BUSY)])]).await;
+    let gateway = Gateway::before(&upstream, &route("r", &["up/a"], "attempts = 1")).await;
+    for attempts in ["1", "0"] {
+        let reply = chat(&gateway, ask("r")).await;
+        assert_eq!((reply.status, reply.header("x-switchpoint-attempts")), (429, Some(attempts)));
+        let wait: u64 = reply.header("retry-after").unwrap().parse().unwrap();
+        assert!((1..=30).contains(&wait), "{wait}");
+    }
 }
 
 #[tokio::test]

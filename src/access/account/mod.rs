@@ -21,6 +21,7 @@ mod window;
 
 pub use headers::{Rate, rates};
 pub use hold::{Demand, Hold, attempt, impose, reserve};
+pub use purse::was_put_back;
 pub use recall::SharedBudget;
 pub use refusal::{Denial, Dimension, Refusal};
 pub use registry::Accounts;

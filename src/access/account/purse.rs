@@ -1,5 +1,6 @@
 //! What has been spent of one budget, in the window that the clock says.
 
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use jiff::tz::TimeZone;
@@ -27,6 +28,14 @@ pub(super) struct Purse {
     pub(super) share: Option<Box<Share>>,
 }
 
+/// A clock was put back, and some budgets do not know what was spent before.
+static PUT_BACK: AtomicBool = AtomicBool::new(false);
+
+/// Whether one was since this was last asked.
+pub fn was_put_back() -> bool {
+    PUT_BACK.swap(false, Ordering::AcqRel)
+}
+
 #[derive(Debug)]
 enum Spent {
     In(Frame, u64),
@@ -52,13 +61,20 @@ impl Purse {
         self
     }
 
-    /// Enters the window of `now`. Never an earlier one: what another thread has counted since
-    /// stays counted, and so does everything when the clock is put back.
+    /// Enters the window of `now`. Not an earlier one: what another thread has counted since stays
+    /// counted, and so does everything when the clock is put back a little. Where it is by more than
+    /// a window it was wrong before, and what was spent in the window of now is to be seeded.
     pub(super) fn advance(&mut self, now: Timestamp) {
         match &mut self.spent {
             Spent::In(frame, used) => {
-                if now < frame.end {
+                if frame.keeps(now) {
                     return;
+                }
+                if now < frame.start {
+                    let window = &self.budget.label;
+                    tracing::warn!(%window, "the clock was put back: a budget begins its window anew");
+                    (self.since, self.seeded) = (now, false);
+                    PUT_BACK.store(true, Ordering::Release);
                 }
                 *frame = Frame::around(&self.budget.window, now);
                 *used = 0;

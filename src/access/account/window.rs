@@ -36,6 +36,15 @@ impl Frame {
         self.end < Timestamp::MAX
     }
 
+    /// Whether `now` is not behind it, and if before it then by less than its length: threads do not
+    /// agree to the moment, and clocks are corrected.
+    pub(super) fn keeps(&self, now: Timestamp) -> bool {
+        let length = || self.end.duration_since(self.start);
+        now < self.end
+            && (now >= self.start
+                || self.start.checked_sub(length()).is_ok_and(|earliest| now >= earliest))
+    }
+
     /// Larger for a later window; 0 for the only one.
     pub(super) fn number(&self) -> i64 {
         if self.ends() { self.start.as_second() } else { 0 }

@@ -127,3 +127,32 @@ classifier = { kind = "model", route = "c" }
         assert!(told.lines().any(|line| line.contains(&format!(": {path}"))), "{path}:\n{told}");
     }
 }
+
+#[test]
+fn a_provider_that_is_the_gateway_itself_is_warned_of() {
+    let warned = |listen: &str, base: &str| {
+        let config = parse(&format!(
+            "[server]\nlisten = \"{listen}\"\n\
+             [providers.self]\nkind = \"openai\"\nbase_url = \"{base}\"\n"
+        ));
+        let warnings = config.unwrap().warnings;
+        warnings.iter().any(|warning| warning.path == "providers.self.base_url")
+    };
+    for (listen, base) in [
+        ("127.0.0.1:4000", "http://127.0.0.1:4000/v1"),
+        ("127.0.0.1:4000", "http://localhost:4000/v1"),
+        ("0.0.0.0:80", "http://127.0.0.1/v1"),
+        ("[::]:443", "https://localhost"),
+        ("[::1]:4000", "http://[::1]:4000"),
+    ] {
+        assert!(warned(listen, base), "{listen} {base}");
+    }
+    for (listen, base) in [
+        ("127.0.0.1:4000", "http://127.0.0.1:4001/v1"),
+        ("127.0.0.1:4000", "http://127.0.0.2:4000/v1"),
+        ("0.0.0.0:4000", "http://10.0.0.7:4000/v1"),
+        ("10.0.0.7:4000", "http://localhost:4000/v1"),
+    ] {
+        assert!(!warned(listen, base), "{listen} {base}");
+    }
+}

@@ -15,7 +15,8 @@ use crate::gateway::arrival::Question;
 use crate::gateway::call::Call;
 use crate::gateway::reply::outcome_of;
 use crate::gateway::responses::Keeping;
-use crate::gateway::{Gateway, Snapshot, baggage_in, bearings, guarding, task, trace_in};
+use crate::gateway::{Gateway, Snapshot, baggage_in, bearings, guarding, task, trace_in, traced};
+use crate::net::client::CDN_LOOP;
 use crate::store::Audit;
 use crate::tool::mcp::each_text;
 
@@ -329,9 +330,12 @@ pub(super) fn conversation(request: &ChatRequest) -> Option<&str> {
 pub fn passed_on(headers: &HeaderMap) -> Vec<(String, String)> {
     let said = [task::HEADER, bearings::CACHE].into_iter().filter_map(|name| {
         let value = headers.get(name)?.to_str().ok()?;
-        Some((name.to_owned(), value.chars().take(LONGEST_NAME).collect()))
+        Some((name.to_owned(), value.to_owned()))
     });
-    said.collect()
+    let marks = traced::list(headers, &CDN_LOOP).map(|marks| (CDN_LOOP.to_string(), marks));
+    let short =
+        |(name, value): (String, String)| (name, value.chars().take(LONGEST_NAME).collect());
+    said.chain(marks).map(short).collect()
 }
 
 fn named(written: Option<&str>, what: &str) -> Result<Option<String>, Error> {

@@ -106,6 +106,7 @@ async fn set_out(call: &mut Call, turn: Turn) -> Result<Box<Question>, Error> {
     let mut question = Question::spoken(request);
     let road = find(call, &caller, &question)?;
     let headers = headers(&turn.headers);
+    question.came_by(&headers);
     Box::pin(choose(call, &mut question, &headers, (road, tokens))).await?;
     if let (Some(avoided), Some(chain)) = (&turn.avoids, call.chain.clone()) {
         let places = chain.dispensable(avoided, &call.bearings.barred);

@@ -7,7 +7,7 @@ use sha2::{Digest, Sha256};
 
 use super::copy::Copy;
 use super::{Kind, Known};
-use crate::access::account::{Account, Moment, Scope};
+use crate::access::account::{Account, Moment, Scope, was_put_back};
 use crate::access::roster::{Mark, Record};
 use crate::config::entry::{self, Terms};
 use crate::config::{self, Unit};
@@ -34,6 +34,7 @@ impl Gateway {
         let caught_up = self.catch_up(&mut known).await;
         // Some of it may have been taken over.
         known.lacks_past |= caught_up.is_err() && known.doubt.is_some();
+        known.lacks_past |= was_put_back();
         let to_seed = caught_up?;
         if known.lacks_past {
             self.seed(Past::Before).await?;

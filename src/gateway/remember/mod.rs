@@ -39,7 +39,7 @@ use record::Recorder;
 use similar::Likeness;
 
 /// Headers of a client that its provider is given and that change no answer.
-const ONLY_TRACED: [&str; 2] = ["traceparent", "tracestate"];
+const ONLY_TRACED: [&str; 3] = ["traceparent", "tracestate", "cdn-loop"];
 
 /// What is remembered of one route's answers.
 #[derive(Debug)]

@@ -96,6 +96,10 @@ struct Multiplexed {
     streams: Arc<()>,
 }
 
+/// Marks of the gateways that a call has come through, one each (RFC 8586): those before us have
+/// theirs in lines of their own.
+pub const CDN_LOOP: HeaderName = HeaderName::from_static("cdn-loop");
+
 /// One request, ready to be sent.
 #[derive(Clone, Copy)]
 pub struct Outgoing<'a> {
@@ -368,7 +372,11 @@ impl Origin {
             request.headers_mut().insert(CONTENT_TYPE, content_type.clone());
         }
         for (name, value) in outgoing.extra {
-            request.headers_mut().insert(name, value.clone());
+            if *name == CDN_LOOP {
+                request.headers_mut().append(name, value.clone());
+            } else {
+                request.headers_mut().insert(name, value.clone());
+            }
         }
         Ok(request)
     }

@@ -35,6 +35,14 @@ pub(super) const GENERAL: &[Sign] = &[
             "rejected as a result of our safety system",
         ],
     },
+    // A key of the one behind a gateway, for one of its models; ours is good.
+    Sign {
+        class: Class::NotAllowed,
+        statuses: &[400, 401, 403, 500],
+        codes: &[],
+        texts: &["litellm.authenticationerror"],
+    },
+    Sign { class: Class::Budget, statuses: &[400, 429], codes: &["budget_exceeded"], texts: &[] },
     Sign {
         class: Class::InvalidKey,
         statuses: &[400, 403, 422],
@@ -48,6 +56,8 @@ pub(super) const GENERAL: &[Sign] = &[
             "UNAUTHENTICATED",
             "unauthenticated",
             "token_expired",
+            // LiteLLM's for a key that it does not know, where it has no database.
+            "no_db_connection",
         ],
         texts: &["incorrect api key", "invalid api key", "api key not valid", "invalid x-api-key"],
     },

@@ -59,6 +59,8 @@ pub enum Class {
     DailyLimit,
     /// The account has no money.
     Quota,
+    /// A gateway's key has less left than this call may cost. A smaller one may fit.
+    Budget,
     InvalidKey,
     /// The key is good, but not for this.
     NotAllowed,
@@ -235,7 +237,8 @@ impl Failure {
 
     /// Whether the same question will meet the same refusal until an operator does something.
     pub fn is_final(&self) -> bool {
-        self.declines || self.next == Next::Key && self.blame != Blame::Wait
+        let is_ours = matches!(self.blame, Blame::Key | Blame::Target);
+        self.declines || self.next == Next::Key && is_ours
     }
 
     /// Whether the account has nothing left.

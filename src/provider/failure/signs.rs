@@ -26,6 +26,8 @@ const fn sign(
 // Each provider's own words, which mean the same with every status.
 
 pub const OPENAI: &[Sign] = &[
+    // That of a gateway which speaks as OpenAI does, and calls it a quota beside.
+    sign(Class::Budget, &["budget_exceeded"], &[]),
     sign(
         Class::Quota,
         &["insufficient_quota", "billing_hard_limit_reached", "billing_not_active"],

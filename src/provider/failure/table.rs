@@ -44,6 +44,7 @@ pub(super) const TABLE: &[Row] = &[
     row(Cause::Said(Class::DailyLimit), "daily_limit", LIMITED, Next::Key, Blame::Wait, false),
     // Our key, our account: another may do, and the client's own key is not to blame.
     row(Cause::Said(Class::Quota), "quota", ERROR, Next::Key, Blame::Key, false),
+    row(Cause::Said(Class::Budget), "budget", LIMITED, Next::Key, Blame::Nobody, false),
     row(Cause::Said(Class::InvalidKey), "invalid_key", ERROR, Next::Key, Blame::Key, false),
     row(Cause::Said(Class::NotAllowed), "not_allowed", ERROR, Next::Key, Blame::Target, false),
     row(

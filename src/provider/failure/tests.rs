@@ -11,7 +11,8 @@ use super::super::catalog::{CATALOG, find};
 use super::table::TABLE;
 use super::*;
 
-const OURS: [&str; 5] = ["rate_limited", "daily_limit", "quota", "invalid_key", "not_allowed"];
+const OURS: [&str; 6] =
+    ["rate_limited", "daily_limit", "quota", "budget", "invalid_key", "not_allowed"];
 
 struct Fixture {
     name: String,

@@ -184,6 +184,7 @@ async fn a_full_disk_fails_no_call_and_is_made_good() {
     }
     assert!(!bench.store.is_ledger_healthy());
     assert!(bench.store.ledger_pending() > 0);
+    assert!(bench.store.ledger_unwritten() > 0, "the end of the process would lose them");
     for _ in 0..40 {
         let _ = bench.store.flush().await;
     }

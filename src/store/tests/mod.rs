@@ -397,6 +397,9 @@ fn a_file_that_cannot_serve_is_named_with_the_reason() {
     let read_only = rusqlite::ffi::Error::new(rusqlite::ffi::SQLITE_READONLY);
     let told = sqlite::failed(&rusqlite::Error::SqliteFailure(read_only, None)).to_string();
     assert!(told.contains("read-only"));
+    let full = rusqlite::ffi::Error::new(rusqlite::ffi::SQLITE_FULL);
+    let full = database::Fault::Sqlite(rusqlite::Error::SqliteFailure(full, None));
+    assert_eq!(Failure::from(full.at_the_end()).to_string(), "the disk is full");
 }
 
 #[test]

@@ -1,5 +1,7 @@
 //! Budgets: what is refused, what is counted, and in which window.
 
+use jiff::ToSpan;
+
 use super::*;
 use crate::config::Unit;
 
@@ -80,6 +82,21 @@ fn a_clock_that_is_put_back_gives_nothing_back() {
     assert_eq!(standing(&key[0], house.start), (500, 0));
     reserve(&key, tokens(100), house.start).unwrap().settle(100, 0, house.start);
     assert_eq!(standing(&key[0], tomorrow), (600, 0));
+}
+
+#[test]
+fn a_clock_that_was_wrong_by_more_than_a_window_freezes_no_budget() {
+    let house = House::new();
+    let key = house.key(DAILY);
+    let (now, ahead) = (house.start, house.after(hours(400 * 24)));
+    reserve(&key, tokens(900), ahead).unwrap().settle(900, 0, ahead);
+    assert_eq!(standing(&key[0], now), (0, 0));
+    // What was spent today before is asked of the ledger.
+    let unseeded = key[0].unseeded();
+    assert_eq!((unseeded[0].from, unseeded[0].since), (now.wall - 10.hours(), now.wall));
+    assert!(key[0].seed(0, &[(now.wall - 1.hour(), 400), (ahead.wall, 900)], now));
+    assert_eq!(standing(&key[0], now), (400, 0));
+    assert_eq!(standing(&key[0], house.after(hours(14))), (0, 0));
 }
 
 #[test]
