@@ -9,6 +9,7 @@ use crate::canon::{
     Citation, Delta, Dialect, Event, Finish, FinishReason, Media, MediaKind, Opaque, Opening,
 };
 use crate::dialect::assemble::{Assembler, Piece};
+use crate::dialect::legible::Said;
 
 /// One choice's way through its stream.
 #[derive(Debug, Default)]
@@ -120,7 +121,7 @@ impl Answer {
             details.into_iter().flatten().filter_map(Detail::read).collect();
         let text = [&message.reasoning_content, &message.reasoning]
             .into_iter()
-            .map(super::wire::Said::text)
+            .map(Said::text)
             .find(|text| !text.is_empty());
         if let Some(text) = text.filter(|_| details.iter().all(|detail| detail.text.is_empty())) {
             self.say(Delta::Reasoning(text.to_owned()), events);

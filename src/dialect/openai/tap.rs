@@ -417,6 +417,9 @@ mod tests {
         let twice = r#"{"usage":{"prompt_tokens":1,"prompt_tokens":4,"odd":{"a":[1.5,null]}}}"#;
         assert_eq!(tokens(twice), Some(4));
         assert_eq!(tokens(r#"{"usage":"none"}"#), None);
+        let odd = r#"{"usage":{"prompt_tokens":4.0,"completion_tokens":-1,"total_tokens":"6"}}"#;
+        assert_eq!(tokens(odd), Some(6));
+        assert_eq!(only_usage(odd.as_bytes()).map(|usage| usage.output), Some(2));
         assert_eq!(tokens(r#""usage""#), None);
         assert_eq!(tokens("\n{\"usage\" : {\"prompt_tokens\":4} , \"a\":[]}\r\n"), Some(4));
         for cut in [r#"{"usage":{"prompt_tokens":4}"#, r#"{"a":{"#, r#"{"usage":{},"a":}"#] {

@@ -240,6 +240,41 @@ fn each_servers_thoughts_are_found() {
     }
 }
 
+/// A stream of these deltas, ended.
+fn told(deltas: &[Value]) -> Vec<u8> {
+    let end = json!({ "choices": [{ "delta": {}, "finish_reason": "stop" }] });
+    let chunk = |delta: &Value| json!({ "choices": [{ "delta": delta }] });
+    let chunks = deltas.iter().map(chunk).chain([end]);
+    let lines: Vec<String> = chunks.map(|chunk| format!("data: {chunk}\n\n")).collect();
+    lines.concat().into_bytes()
+}
+
+#[test]
+fn a_call_is_found_though_a_field_beside_it_is_of_another_type() {
+    let look = call("a", "look", "{}");
+    let function = json!({ "name": "look", "arguments": {} });
+    let called = |index: Value| json!([{ "id": "a", "index": index, "function": function }]);
+    for (calls, expected) in [
+        (called(json!("0")), vec![&look]),
+        (called(json!(0.0)), vec![&look]),
+        (called(json!([])), vec![&look]),
+        (called(json!(0))[0].clone(), vec![&look]),
+        (json!([null, called(json!(0))[0], ""]), vec![&look]),
+        (json!(""), vec![]),
+    ] {
+        let message = json!({ "content": "so", "tool_calls": calls, "function_call": "" });
+        let body = json!({ "choices": [{ "index": "0", "message": message }] });
+        let whole = CODEC.read_response(body.to_string().as_bytes()).unwrap();
+        let stream = told(&[message]);
+        for response in [whole, read_stream(&stream, 1).unwrap(), read_stream(&stream, 64).unwrap()]
+        {
+            let parts: Vec<&Content> =
+                response.choices[0].parts[1..].iter().map(|part| &part.content).collect();
+            assert_eq!((text(&response).as_str(), &parts), ("so", &expected), "{body}");
+        }
+    }
+}
+
 #[test]
 fn a_servers_own_thoughts_go_home_as_they_came() {
     let details = json!([
