@@ -86,6 +86,15 @@ impl Said<'_> {
         }
     }
 
+    /// The text that a model has written. Cloudflare reads it as JSON where it is some: a piece `6`
+    /// is a number, and an answer in JSON an object. A list has parts, and no text of its own.
+    pub(super) fn spoken(&self) -> Cow<'_, str> {
+        match self {
+            Self::Other(Value::Array(_)) => "".into(),
+            Self::Nothing | Self::Text(_) | Self::Other(_) => self.json(),
+        }
+    }
+
     pub(super) fn list(&self) -> &[Value] {
         match self {
             Self::Other(Value::Array(list)) => list,

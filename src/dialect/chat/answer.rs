@@ -58,7 +58,7 @@ impl Answer {
     /// What a message or a piece of one says.
     pub(super) fn read(&mut self, message: &Message<'_>, events: &mut Vec<Event>) {
         self.thoughts(message, events);
-        self.say(Delta::Text(message.content.text().to_owned()), events);
+        self.say(Delta::Text(message.content.spoken().into_owned()), events);
         for part in message.content.list() {
             self.content_part(part, events);
         }
@@ -121,10 +121,10 @@ impl Answer {
             details.into_iter().flatten().filter_map(Detail::read).collect();
         let text = [&message.reasoning_content, &message.reasoning]
             .into_iter()
-            .map(Said::text)
+            .map(Said::spoken)
             .find(|text| !text.is_empty());
         if let Some(text) = text.filter(|_| details.iter().all(|detail| detail.text.is_empty())) {
-            self.say(Delta::Reasoning(text.to_owned()), events);
+            self.say(Delta::Reasoning(text.into_owned()), events);
         }
         for detail in details {
             self.detail(detail, events);

@@ -250,6 +250,30 @@ fn told(deltas: &[Value]) -> Vec<u8> {
 }
 
 #[test]
+fn words_that_a_server_took_for_json_are_words_again() {
+    let deltas =
+        [json!("It costs $"), json!(6), json!("."), json!(0.5), json!(", or "), json!(6.0)];
+    let stream = told(&deltas.map(|said| json!({ "content": said, "reasoning_content": said })));
+    for size in [1, 7, stream.len()] {
+        let response = read_stream(&stream, size).unwrap();
+        let thoughts = response.choices[0].parts.iter().filter_map(|part| match &part.content {
+            Content::Reasoning(thought) => Some(thought.text.as_str()),
+            _ => None,
+        });
+        let said = "It costs $6.0.5, or 6.0";
+        assert_eq!((text(&response), thoughts.collect::<String>()), (said.into(), said.into()));
+    }
+    for (content, said) in
+        [(json!(42), "42"), (json!({"b": 6.0, "a": [1]}), r#"{"b":6.0,"a":[1]}"#)]
+    {
+        let body = json!({ "choices": [{ "message": { "content": content }, "stop_reason": 7 }] });
+        let response = CODEC.read_response(body.to_string().as_bytes()).unwrap();
+        assert_eq!(text(&response), said);
+        assert_eq!(response.choices[0].finish.stop_sequence, None, "a token's number is no text");
+    }
+}
+
+#[test]
 fn a_call_is_found_though_a_field_beside_it_is_of_another_type() {
     let look = call("a", "look", "{}");
     let function = json!({ "name": "look", "arguments": {} });
