@@ -119,7 +119,7 @@ impl Answer {
         let details = message.reasoning_details.as_array();
         let details: Vec<Detail<'_>> =
             details.into_iter().flatten().filter_map(Detail::read).collect();
-        let text = [&message.reasoning_content, &message.reasoning]
+        let text = [&message.reasoning_content, &message.reasoning, &message.reasoning_text]
             .into_iter()
             .map(Said::spoken)
             .find(|text| !text.is_empty());
@@ -233,13 +233,16 @@ impl Answer {
         self.close(events);
     }
 
-    /// A part of a content list: Mistral's thoughts among them.
+    /// A part of a content list: Mistral's and Databricks' thoughts among them.
     fn content_part(&mut self, part: &Value, events: &mut Vec<Event>) {
         match part["type"].as_str().unwrap_or_default() {
             "text" | "output_text" => self.say(Delta::Text(media::text_of(&part["text"])), events),
             "refusal" => self.say(Delta::Refusal(media::text_of(&part["refusal"])), events),
             "thinking" => {
                 self.say(Delta::Reasoning(media::text_of(&part["thinking"])), events);
+            }
+            "reasoning" => {
+                self.say(Delta::Reasoning(media::text_of(&part["summary"])), events);
             }
             "image_url" => self.media(media::read_image(part), events),
             _ => {}

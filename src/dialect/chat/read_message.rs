@@ -172,6 +172,7 @@ fn read_thoughts(message: &Value) -> Vec<Part> {
     let wire = Wire {
         reasoning_content: field("reasoning_content"),
         reasoning: field("reasoning"),
+        reasoning_text: field("reasoning_text"),
         reasoning_details: details.filter(is_thought).cloned().collect(),
         ..Wire::default()
     };

@@ -68,6 +68,9 @@ pub(super) struct Message<'a> {
     pub reasoning_content: Said<'a>,
     #[serde(borrow, default)]
     pub reasoning: Said<'a>,
+    /// GitHub Copilot's.
+    #[serde(borrow, default)]
+    pub reasoning_text: Said<'a>,
     #[serde(default)]
     pub reasoning_details: Value,
     #[serde(borrow, default, deserialize_with = "list")]

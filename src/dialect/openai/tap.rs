@@ -33,9 +33,16 @@ pub struct Tap {
 
 static USAGE: LazyLock<Finder> = LazyLock::new(|| Finder::new("\"usage\""));
 static FINISH: LazyLock<Finder> = LazyLock::new(|| Finder::new("\"finish_reason\""));
-static SAID: LazyLock<[Finder; 5]> = LazyLock::new(|| {
-    ["\"content\"", "\"reasoning_content\"", "\"arguments\"", "\"text\"", "\"reasoning\""]
-        .map(Finder::new)
+static SAID: LazyLock<[Finder; 6]> = LazyLock::new(|| {
+    [
+        "\"content\"",
+        "\"reasoning_content\"",
+        "\"arguments\"",
+        "\"text\"",
+        "\"reasoning\"",
+        "\"reasoning_text\"",
+    ]
+    .map(Finder::new)
 });
 static CHOICES: LazyLock<Finder> = LazyLock::new(|| Finder::new("\"choices\""));
 static DATA: LazyLock<Finder> = LazyLock::new(|| Finder::new("\"data\""));

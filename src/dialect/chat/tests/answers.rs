@@ -233,6 +233,11 @@ fn each_servers_thoughts_are_found() {
             { "type": "thinking", "thinking": [{ "type": "text", "text": "a" }] },
             { "type": "text", "text": "b" },
         ] }),
+        json!({ "content": "b", "reasoning_text": "a", "reasoning_opaque": "s" }),
+        json!({ "content": [
+            { "type": "reasoning", "summary": [{ "type": "summary_text", "text": "a" }] },
+            { "type": "text", "text": "b" },
+        ] }),
     ] {
         let body = json!({ "choices": [{ "message": message, "finish_reason": "stop" }] });
         let response = CODEC.read_response(body.to_string().as_bytes()).unwrap();
