@@ -2,9 +2,10 @@
 //!
 //! Upstreams number and name their pieces as they please: an index of -1 or none, every index 0, an
 //! id only in the first piece or in each, a name that comes late, calls that grow in turns. A piece
-//! belongs to a call by its id, else by its index, else by its place in the event; a new id on a
-//! used index is a new call, and so is one that is named in another place by the id of a call that is
-//! whole: it gets an id of its own. The first call is passed on while it grows; pieces of others wait until
+//! belongs to a call by its id, else by its index, else by its place in the event, and one with none
+//! of these to the last call that is not whole. A new id on a used index is a new call, unless it is
+//! plain that the one before goes on, and so is one that is named in another place by the id of a
+//! call that is whole: it gets an id of its own. The first call is passed on while it grows; pieces of others wait until
 //! its arguments are a whole JSON value, or the answer ends. So an ordinary stream is not delayed,
 //! and calls that grow in turns come out in order.
 
@@ -82,8 +83,7 @@ impl Assembler {
 
     /// Whether a call's arguments have begun and are not whole.
     pub fn is_cut(&self) -> bool {
-        let is_cut = |call: &Call| !call.custom && (call.value.depth > 0 || call.value.in_string);
-        self.calls[self.current..].iter().any(is_cut)
+        self.calls[self.current..].iter().any(|call| !call.custom && call.value.is_cut())
     }
 
     /// Whether a call is open.
@@ -145,14 +145,16 @@ impl Assembler {
     fn place_of(&mut self, piece: &Piece<'_>) -> usize {
         let index = piece.index.filter(|index| *index >= 0);
         let found = if piece.id.is_empty() {
-            self.by_number(index, piece.place).filter(|place| !self.begins_anew(*place, piece))
+            let last = || self.unfinished().filter(|_| piece.name.is_empty());
+            let found = self.by_number(index, piece.place).or_else(last);
+            found.filter(|place| !self.begins_anew(*place, piece))
         } else {
             // The id may come later than the call's first piece.
             self.by_id(index, piece).or_else(|| {
                 let place = self.by_number(index, piece.place)?;
                 let call = &self.calls[place];
                 let fits = call.id.is_empty() && !call.open && !self.begins_anew(place, piece);
-                fits.then_some(place)
+                (fits || (index.is_some() && call.goes_on_with(piece))).then_some(place)
             })
         };
         found.unwrap_or_else(|| {
@@ -192,6 +194,12 @@ impl Assembler {
         })
     }
 
+    /// The last call whose arguments are not whole.
+    fn unfinished(&self) -> Option<usize> {
+        let place = self.calls.iter().rposition(|call| !call.value.whole)?;
+        (place >= self.current).then_some(place)
+    }
+
     /// Whether a piece without a known id names a tool again after the call was complete: some
     /// upstreams give no id and the same index to every call.
     fn begins_anew(&self, place: usize, piece: &Piece<'_>) -> bool {
@@ -221,6 +229,15 @@ impl Call {
             let end = self.value.read(piece.arguments);
             self.held.push_str(&piece.arguments[..end]);
         }
+    }
+
+    /// Whether a piece of the same index and another id is still of this call: some upstreams make
+    /// up an id for each piece.
+    fn goes_on_with(&self, piece: &Piece<'_>) -> bool {
+        if piece.name.is_empty() {
+            return !self.value.whole || piece.arguments.is_empty();
+        }
+        piece.name == self.name && self.value.is_cut()
     }
 
     /// Free text has no end of its own; its pieces never come in turns with another's.
@@ -260,6 +277,11 @@ impl Call {
 // === impl Value ===
 
 impl Value {
+    /// It has begun and is not whole.
+    fn is_cut(&self) -> bool {
+        self.depth > 0 || self.in_string
+    }
+
     /// Reads on; how many of the bytes belong to the value. What follows a whole value does not:
     /// some upstreams repeat all arguments in their last piece.
     fn read(&mut self, text: &str) -> usize {
@@ -433,6 +455,27 @@ mod tests {
                 ("", Some(1), "", r#"{"y":"#),
                 ("", Some(0), "", "1}"),
                 ("", Some(1), "", "2}"),
+            ],
+        ),
+        (
+            "the index of the second call's arguments is another",
+            &[
+                ("a", Some(0), "look", ""),
+                ("", Some(0), "", r#"{"x":1}"#),
+                ("b", Some(0), "find", ""),
+                ("", Some(1), "", r#"{"y":2}"#),
+            ],
+        ),
+        (
+            "each piece has an id of its own",
+            &[
+                ("a", Some(0), "look", ""),
+                ("c", Some(0), "", r#"{"x":"#),
+                ("d", Some(0), "", "1}"),
+                ("e", Some(0), "", ""),
+                ("b", Some(1), "find", r#"{"y":"#),
+                ("f", Some(1), "find", "2"),
+                ("g", Some(1), "find", "}"),
             ],
         ),
         (

@@ -20,6 +20,7 @@ pub mod eventstream;
 pub mod fold;
 pub mod gemini;
 pub mod keepsake;
+mod legible;
 mod lost;
 pub mod marks;
 pub mod multipart;
@@ -49,10 +50,6 @@ pub mod turns;
 pub use traits::{Documents, EFFORTS, EffortField, JsonMode, Thoughts, Traits};
 
 use std::borrow::Cow;
-
-use serde::de::DeserializeOwned;
-use serde::{Deserialize as _, Deserializer};
-use serde_json::Value;
 
 use crate::canon::{CacheMark, ChatRequest, ChatResponse, Dialect, Event, FinishReason, Surface};
 use crate::error::Error;
@@ -213,15 +210,6 @@ impl From<serde_json::Error> for Misread {
     }
 }
 
-/// What cannot be read is none: an answer is not lost for counts that make no sense.
-fn if_legible<'de, D, T>(input: D) -> Result<Option<T>, D::Error>
-where
-    D: Deserializer<'de>,
-    T: DeserializeOwned,
-{
-    Ok(serde_json::from_value(Value::deserialize(input)?).ok())
-}
-
 /// The dialect that a door's clients see. Where the question is no chat, errors are OpenAI's.
 pub fn client(surface: Surface) -> &'static dyn ClientSide {
     match surface {
@@ -314,6 +302,48 @@ mod tests {
                 let said = read.choices[0].parts[0].as_text();
                 assert_eq!(said, Some("yes"), "{dialect:?} {counts}");
             }
+        }
+    }
+
+    #[test]
+    fn a_count_of_another_type_is_read_and_one_that_makes_no_sense_loses_no_other() {
+        let answers = [
+            (
+                Dialect::Chat,
+                r#"{"choices":[{"message":{"content":"yes"}}],
+                    "usage":{"prompt_tokens":11.0,"completion_tokens":"7","total_tokens":18,
+                        "prompt_tokens_details":"none",
+                        "completion_tokens_details":{"reasoning_tokens":-1,"audio_tokens":1e300}}}"#,
+            ),
+            (
+                Dialect::Messages,
+                r#"{"content":[{"type":"text","text":"yes"}],
+                    "usage":{"input_tokens":11.0,"output_tokens":6.5,"cache_read_input_tokens":-1,
+                        "cache_creation":[],"iterations":[{"input_tokens":-1},null]}}"#,
+            ),
+            (
+                Dialect::Gemini,
+                r#"{"candidates":[{"content":{"parts":[{"text":"yes"}]}}],
+                    "usageMetadata":{"promptTokenCount":11.0,"candidatesTokenCount":"7",
+                        "cachedContentTokenCount":-1,"promptTokensDetails":7,"serviceTier":7}}"#,
+            ),
+            (
+                Dialect::Converse,
+                r#"{"output":{"message":{"content":[{"text":"yes"}]}},"stopReason":null,
+                    "usage":{"inputTokens":11.0,"outputTokens":7,"cacheReadInputTokens":-1,
+                        "cacheDetails":[{"ttl":5}]}}"#,
+            ),
+            (
+                Dialect::Cohere,
+                r#"{"id":null,"message":{"content":[{"type":"text","text":"yes"}]},
+                    "finish_reason":"COMPLETE",
+                    "usage":{"tokens":{"input_tokens":11.0,"output_tokens":7},"cached_tokens":"x"}}"#,
+            ),
+        ];
+        for (dialect, answer) in answers {
+            let read = upstream(dialect).read_response(answer.as_bytes()).unwrap();
+            let usage = crate::canon::Usage { input: 11, output: 7, ..Default::default() };
+            assert_eq!(read.usage, Some(usage), "{dialect:?}");
         }
     }
 

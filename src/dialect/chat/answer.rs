@@ -9,6 +9,7 @@ use crate::canon::{
     Citation, Delta, Dialect, Event, Finish, FinishReason, Media, MediaKind, Opaque, Opening,
 };
 use crate::dialect::assemble::{Assembler, Piece};
+use crate::dialect::legible::Said;
 
 /// One choice's way through its stream.
 #[derive(Debug, Default)]
@@ -61,7 +62,7 @@ impl Answer {
     /// What a message or a piece of one says.
     pub(super) fn read(&mut self, message: &Message<'_>, events: &mut Vec<Event>) {
         self.thoughts(message, events);
-        self.say(Delta::Text(message.content.text().to_owned()), events);
+        self.say(Delta::Text(message.content.spoken().into_owned()), events);
         for part in message.content.list() {
             self.content_part(part, events);
         }
@@ -123,12 +124,12 @@ impl Answer {
         let details = message.reasoning_details.as_array();
         let details: Vec<Detail<'_>> =
             details.into_iter().flatten().filter_map(Detail::read).collect();
-        let text = [&message.reasoning_content, &message.reasoning]
+        let text = [&message.reasoning_content, &message.reasoning, &message.reasoning_text]
             .into_iter()
-            .map(super::wire::Said::text)
+            .map(Said::spoken)
             .find(|text| !text.is_empty());
         if let Some(text) = text.filter(|_| details.iter().all(|detail| detail.text.is_empty())) {
-            self.say(Delta::Reasoning(text.to_owned()), events);
+            self.say(Delta::Reasoning(text.into_owned()), events);
         }
         for detail in details {
             self.detail(detail, events);
@@ -237,13 +238,16 @@ impl Answer {
         self.close(events);
     }
 
-    /// A part of a content list: Mistral's thoughts among them.
+    /// A part of a content list: Mistral's and Databricks' thoughts among them.
     fn content_part(&mut self, part: &Value, events: &mut Vec<Event>) {
         match part["type"].as_str().unwrap_or_default() {
             "text" | "output_text" => self.say(Delta::Text(media::text_of(&part["text"])), events),
             "refusal" => self.say(Delta::Refusal(media::text_of(&part["refusal"])), events),
             "thinking" => {
                 self.say(Delta::Reasoning(media::text_of(&part["thinking"])), events);
+            }
+            "reasoning" => {
+                self.say(Delta::Reasoning(media::text_of(&part["summary"])), events);
             }
             "image_url" => self.media(media::read_image(part), events),
             _ => {}

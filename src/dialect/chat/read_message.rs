@@ -5,14 +5,15 @@ use std::collections::{HashMap, HashSet};
 use serde_json::Value;
 
 use super::answer::Answer;
+use super::media;
 use super::thought::read_extra;
 use super::wire::Message as Wire;
-use super::{media, wire};
 use crate::canon::{
     ChatResponse, Content, Dialect, Finish, Media, MediaKind, Message, Opaque, Part, Role, Source,
     ToolCall, ToolResult,
 };
 use crate::dialect::fold::Fold;
+use crate::dialect::legible::Said;
 use crate::dialect::{Misread, portable_id};
 
 /// What earlier messages say about later ones.
@@ -162,7 +163,7 @@ fn read_content(content: &Value, path: &str) -> Result<Vec<Part>, Misread> {
 fn read_thoughts(message: &Value) -> Vec<Part> {
     let field = |name: &str| {
         let text = message[name].as_str().map(|text| text.to_owned().into());
-        text.map_or(wire::Said::Nothing, wire::Said::Text)
+        text.map_or(Said::Nothing, Said::Text)
     };
     // State of a call is not a thought.
     let calls = call_ids(message);
@@ -171,6 +172,7 @@ fn read_thoughts(message: &Value) -> Vec<Part> {
     let wire = Wire {
         reasoning_content: field("reasoning_content"),
         reasoning: field("reasoning"),
+        reasoning_text: field("reasoning_text"),
         reasoning_details: details.filter(is_thought).cloned().collect(),
         ..Wire::default()
     };

@@ -3,11 +3,9 @@
 //! Both have one shape: a choice has its content in `message` or in `delta`. Fields are read as
 //! loosely as can be, for what one server leaves out another sends empty, null or in another type.
 
-use std::borrow::Cow;
-use std::fmt;
-
-use serde::de::{Deserialize, Deserializer, Error, MapAccess, SeqAccess, Visitor, value};
 use serde_json::Value;
+
+use crate::dialect::legible::{Said, integer, list, object};
 
 #[derive(serde::Deserialize)]
 pub(super) struct Chunk<'a> {
@@ -37,11 +35,11 @@ pub(super) struct Chunk<'a> {
 
 #[derive(serde::Deserialize)]
 pub(super) struct Choice<'a> {
-    #[serde(default)]
+    #[serde(default, deserialize_with = "integer")]
     pub index: Option<i64>,
-    #[serde(borrow, default)]
+    #[serde(borrow, default, deserialize_with = "object")]
     pub delta: Option<Message<'a>>,
-    #[serde(borrow, default)]
+    #[serde(borrow, default, deserialize_with = "object")]
     pub message: Option<Message<'a>>,
     #[serde(borrow, default)]
     pub finish_reason: Said<'a>,
@@ -70,11 +68,14 @@ pub(super) struct Message<'a> {
     pub reasoning_content: Said<'a>,
     #[serde(borrow, default)]
     pub reasoning: Said<'a>,
+    /// GitHub Copilot's.
+    #[serde(borrow, default)]
+    pub reasoning_text: Said<'a>,
     #[serde(default)]
     pub reasoning_details: Value,
-    #[serde(borrow, default)]
+    #[serde(borrow, default, deserialize_with = "list")]
     pub tool_calls: Option<Vec<Call<'a>>>,
-    #[serde(borrow, default)]
+    #[serde(borrow, default, deserialize_with = "object")]
     pub function_call: Option<Function<'a>>,
     #[serde(default)]
     pub audio: Value,
@@ -92,11 +93,11 @@ pub(super) struct Message<'a> {
 pub(super) struct Call<'a> {
     #[serde(borrow, default)]
     pub id: Said<'a>,
-    #[serde(default)]
+    #[serde(default, deserialize_with = "integer")]
     pub index: Option<i64>,
-    #[serde(borrow, default)]
+    #[serde(borrow, default, deserialize_with = "object")]
     pub function: Option<Function<'a>>,
-    #[serde(borrow, default)]
+    #[serde(borrow, default, deserialize_with = "object")]
     pub custom: Option<Custom<'a>>,
     #[serde(default)]
     pub extra_content: Value,
@@ -116,93 +117,4 @@ pub(super) struct Custom<'a> {
     pub name: Said<'a>,
     #[serde(borrow, default)]
     pub input: Said<'a>,
-}
-
-/// A text, mostly; whatever else a server may put in its place.
-#[derive(Debug, Default)]
-pub(super) enum Said<'a> {
-    #[default]
-    Nothing,
-    Text(Cow<'a, str>),
-    /// A list or an object.
-    Other(Value),
-}
-
-// === impl Said ===
-
-impl Said<'_> {
-    /// The text; empty if it is none.
-    pub(super) fn text(&self) -> &str {
-        match self {
-            Self::Text(text) => text,
-            Self::Nothing | Self::Other(_) => "",
-        }
-    }
-
-    /// The text, or the JSON text of what stands in its place.
-    pub(super) fn json(&self) -> Cow<'_, str> {
-        match self {
-            Self::Other(value) => value.to_string().into(),
-            Self::Nothing | Self::Text(_) => self.text().into(),
-        }
-    }
-
-    pub(super) fn list(&self) -> &[Value] {
-        match self {
-            Self::Other(Value::Array(list)) => list,
-            Self::Nothing | Self::Text(_) | Self::Other(_) => &[],
-        }
-    }
-}
-
-impl<'de: 'a, 'a> Deserialize<'de> for Said<'a> {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        deserializer.deserialize_any(Listener)
-    }
-}
-
-struct Listener;
-
-impl<'de> Visitor<'de> for Listener {
-    type Value = Said<'de>;
-
-    fn expecting(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        formatter.write_str("a text")
-    }
-
-    fn visit_borrowed_str<E: Error>(self, text: &'de str) -> Result<Said<'de>, E> {
-        Ok(Said::Text(Cow::Borrowed(text)))
-    }
-
-    fn visit_str<E: Error>(self, text: &str) -> Result<Said<'de>, E> {
-        Ok(Said::Text(Cow::Owned(text.to_owned())))
-    }
-
-    fn visit_unit<E: Error>(self) -> Result<Said<'de>, E> {
-        Ok(Said::Nothing)
-    }
-
-    fn visit_bool<E: Error>(self, _: bool) -> Result<Said<'de>, E> {
-        Ok(Said::Nothing)
-    }
-
-    fn visit_i64<E: Error>(self, _: i64) -> Result<Said<'de>, E> {
-        Ok(Said::Nothing)
-    }
-
-    fn visit_u64<E: Error>(self, _: u64) -> Result<Said<'de>, E> {
-        Ok(Said::Nothing)
-    }
-
-    fn visit_f64<E: Error>(self, _: f64) -> Result<Said<'de>, E> {
-        Ok(Said::Nothing)
-    }
-
-    fn visit_seq<A: SeqAccess<'de>>(self, list: A) -> Result<Said<'de>, A::Error> {
-        Value::deserialize(value::SeqAccessDeserializer::new(list)).map(Said::Other)
-    }
-
-    fn visit_map<A: MapAccess<'de>>(self, map: A) -> Result<Said<'de>, A::Error> {
-        Value::deserialize(value::MapAccessDeserializer::new(map)).map(Said::Other)
-    }
 }

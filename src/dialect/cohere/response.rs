@@ -8,14 +8,15 @@ use crate::canon::{
     ChatResponse, Choice, Citation, Content, Dialect, Finish, FinishReason, Foreign, Opaque, Part,
     Reasoning, ToolCall, Usage,
 };
-use crate::dialect::{Misread, if_legible};
+use crate::dialect::Misread;
+use crate::dialect::legible::{object, tokens};
 
 #[derive(Deserialize)]
 struct Answer {
     id: Option<String>,
     message: Said,
     finish_reason: Option<String>,
-    #[serde(default, deserialize_with = "if_legible")]
+    #[serde(default, deserialize_with = "object")]
     usage: Option<Counts>,
     logprobs: Option<Vec<Logprob>>,
 }
@@ -44,19 +45,21 @@ struct Function {
 /// out.
 #[derive(Deserialize)]
 pub(super) struct Counts {
+    #[serde(default, deserialize_with = "object")]
     tokens: Option<Tokens>,
+    #[serde(default, deserialize_with = "object")]
     billed_units: Option<Tokens>,
     /// A part of the input tokens.
-    cached_tokens: Option<f64>,
+    #[serde(default, deserialize_with = "tokens")]
+    cached_tokens: Option<u64>,
 }
 
-/// Whole numbers, which some versions write with a point.
 #[derive(Deserialize)]
 struct Tokens {
-    #[serde(rename = "input_tokens")]
-    input: Option<f64>,
-    #[serde(rename = "output_tokens")]
-    output: Option<f64>,
+    #[serde(rename = "input_tokens", default, deserialize_with = "tokens")]
+    input: Option<u64>,
+    #[serde(rename = "output_tokens", default, deserialize_with = "tokens")]
+    output: Option<u64>,
 }
 
 /// The log probabilities of a piece of text, one for each of its tokens.
@@ -80,10 +83,9 @@ pub(super) enum End {
 impl Counts {
     pub(super) fn read(&self) -> Option<Usage> {
         let counted = self.tokens.as_ref().or(self.billed_units.as_ref())?;
-        let whole = |count: Option<f64>| count.map_or(0, crate::dialect::embed::whole);
-        let input = whole(counted.input);
-        let cache_read = whole(self.cached_tokens).min(input);
-        let output = whole(counted.output);
+        let input = counted.input.unwrap_or(0);
+        let cache_read = self.cached_tokens.unwrap_or(0).min(input);
+        let output = counted.output.unwrap_or(0);
         Some(Usage { input: input - cache_read, cache_read, output, ..Usage::default() })
     }
 }

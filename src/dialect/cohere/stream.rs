@@ -10,8 +10,9 @@ use serde_json::Value;
 use super::PLAN;
 use super::response::{Counts, End, Logprob, is_of_text, read_citation, read_end, write_logprobs};
 use crate::canon::{Delta, Dialect, Event, Finish, Opening, Start, StreamFailure};
+use crate::dialect::legible::object;
 use crate::dialect::row::{self, Row};
-use crate::dialect::{Misread, ReadStream, if_legible};
+use crate::dialect::{Misread, ReadStream};
 
 pub(super) struct Reader {
     row: Row<Key>,
@@ -46,7 +47,7 @@ struct Said {
 struct Piece {
     message: Option<Message>,
     finish_reason: Option<String>,
-    #[serde(default, deserialize_with = "if_legible")]
+    #[serde(default, deserialize_with = "object")]
     usage: Option<Counts>,
     error: Option<Value>,
 }

@@ -8,14 +8,15 @@ use crate::canon::{
     ChatResponse, Choice, Citation, Content, Dialect, Finish, FinishReason, Foreign, Opaque, Part,
     Reasoning, ToolCall, Usage,
 };
-use crate::dialect::{Misread, if_legible};
+use crate::dialect::Misread;
+use crate::dialect::legible::{list, object, tokens};
 
 #[derive(Deserialize)]
 #[serde(rename_all = "camelCase")]
 struct Answer {
     output: Output,
     stop_reason: Option<String>,
-    #[serde(default, deserialize_with = "if_legible")]
+    #[serde(default, deserialize_with = "object")]
     usage: Option<Tokens>,
     additional_model_response_fields: Option<Value>,
     service_tier: Option<Tier>,
@@ -40,24 +41,24 @@ pub(super) struct Tier {
 /// What a call cost. `inputTokens` leaves the cache out, unlike most APIs' words for it.
 #[derive(Deserialize)]
 pub(super) struct Tokens {
-    #[serde(rename = "inputTokens", default)]
-    input: u64,
-    #[serde(rename = "outputTokens", default)]
-    output: u64,
-    #[serde(rename = "cacheReadInputTokens")]
+    #[serde(rename = "inputTokens", default, deserialize_with = "tokens")]
+    input: Option<u64>,
+    #[serde(rename = "outputTokens", default, deserialize_with = "tokens")]
+    output: Option<u64>,
+    #[serde(rename = "cacheReadInputTokens", default, deserialize_with = "tokens")]
     cache_read: Option<u64>,
-    #[serde(rename = "cacheWriteInputTokens")]
+    #[serde(rename = "cacheWriteInputTokens", default, deserialize_with = "tokens")]
     cache_written: Option<u64>,
-    #[serde(rename = "cacheDetails", default)]
-    cache_details: Vec<CacheDetail>,
+    #[serde(rename = "cacheDetails", default, deserialize_with = "list")]
+    cache_details: Option<Vec<CacheDetail>>,
 }
 
 #[derive(Deserialize)]
 struct CacheDetail {
-    #[serde(rename = "inputTokens", default)]
-    input: u64,
+    #[serde(rename = "inputTokens", default, deserialize_with = "tokens")]
+    input: Option<u64>,
     #[serde(default)]
-    ttl: String,
+    ttl: Value,
 }
 
 /// The words for an answer's end.
@@ -81,15 +82,15 @@ const FINISHES: [(&str, FinishReason); 12] = [
 impl Tokens {
     pub(super) fn read(&self) -> Usage {
         let written = self.cache_written.unwrap_or_default();
-        let long = self.cache_details.iter().filter(|detail| detail.ttl == "1h");
-        let long = long.fold(0_u64, |sum, detail| sum.saturating_add(detail.input));
+        let long = self.cache_details.iter().flatten().filter(|detail| detail.ttl == "1h");
+        let long = long.filter_map(|detail| detail.input).fold(0, u64::saturating_add);
         let cache_write_long = long.min(written);
         Usage {
-            input: self.input,
+            input: self.input.unwrap_or_default(),
             cache_read: self.cache_read.unwrap_or_default(),
             cache_write: written - cache_write_long,
             cache_write_long,
-            output: self.output,
+            output: self.output.unwrap_or_default(),
             ..Usage::default()
         }
     }

@@ -8,8 +8,9 @@ use serde_json::{Map, Value};
 
 use super::response::{Tier, Tokens, foreign, hosted, is_hosted, read_citation, read_finish};
 use crate::canon::{Content, Delta, Dialect, Event, Opening, Start, StreamFailure};
+use crate::dialect::legible::object;
 use crate::dialect::row::{self, Row};
-use crate::dialect::{Misread, ReadStream, if_legible};
+use crate::dialect::{Misread, ReadStream};
 
 #[expect(clippy::struct_excessive_bools, reason = "independent facts, each seen or not")]
 pub(super) struct Reader {
@@ -49,7 +50,7 @@ struct Said {
     delta: Option<Piece>,
     stop_reason: Option<String>,
     additional_model_response_fields: Option<Value>,
-    #[serde(default, deserialize_with = "if_legible")]
+    #[serde(default, deserialize_with = "object")]
     usage: Option<Tokens>,
     metrics: Option<Value>,
     service_tier: Option<Tier>,

@@ -5,6 +5,7 @@ use serde_json::{Value, json};
 
 use super::EmbedUpstream;
 use crate::canon::{EmbedRequest, EmbedResponse};
+use crate::dialect::legible::tokens;
 use crate::dialect::{Inexpressible, Misread, Written};
 
 /// What a Nova vector is for, by Cohere's names.
@@ -22,7 +23,7 @@ pub(super) struct Nova;
 #[derive(Deserialize)]
 struct TitanAnswer {
     embedding: Vec<f32>,
-    #[serde(rename = "inputTextTokenCount")]
+    #[serde(rename = "inputTextTokenCount", default, deserialize_with = "tokens")]
     tokens: Option<u64>,
 }
 

@@ -5,6 +5,7 @@ use serde_json::{Map, Value, json};
 
 use super::EmbedUpstream;
 use crate::canon::{EmbedRequest, EmbedResponse};
+use crate::dialect::legible::{object, tokens};
 use crate::dialect::{Inexpressible, Misread, Written};
 
 /// Cohere's limit of texts in one body.
@@ -35,13 +36,14 @@ enum Vectors {
 
 #[derive(Deserialize)]
 struct Meta {
+    #[serde(default, deserialize_with = "object")]
     billed_units: Option<Billed>,
 }
 
 #[derive(Deserialize)]
 struct Billed {
-    /// A whole number, written with a point by some versions.
-    input_tokens: Option<f64>,
+    #[serde(default, deserialize_with = "tokens")]
+    input_tokens: Option<u64>,
 }
 
 // === impl Cohere ===
@@ -64,7 +66,7 @@ impl EmbedUpstream for Cohere {
             let (Vectors::ByType { float: vectors } | Vectors::Bare(vectors)) = answer.embeddings;
             response.vectors.extend(vectors);
             let billed = answer.meta.and_then(|meta| meta.billed_units?.input_tokens);
-            super::add_usage(&mut response.usage, billed.map(super::whole));
+            super::add_usage(&mut response.usage, billed);
         }
         Ok(response)
     }

@@ -8,6 +8,7 @@ use serde_json::{Map, Value, json};
 use super::EmbedUpstream;
 use super::openai::OpenAi;
 use crate::canon::{EmbedRequest, EmbedResponse};
+use crate::dialect::legible::{object, tokens};
 use crate::dialect::{Inexpressible, Misread, Written};
 
 pub(super) struct Mistral;
@@ -25,6 +26,7 @@ struct Answer {
     #[serde(default)]
     model: String,
     data: Vec<Item>,
+    #[serde(default, deserialize_with = "object")]
     usage: Option<Tokens>,
 }
 
@@ -38,6 +40,7 @@ struct Item {
 
 #[derive(Deserialize)]
 struct Tokens {
+    #[serde(default, deserialize_with = "tokens")]
     prompt_tokens: Option<u64>,
 }
 

@@ -7,6 +7,7 @@ use serde_json::{Map, Value, json};
 
 use super::EmbedUpstream;
 use crate::canon::{EmbedRequest, EmbedResponse};
+use crate::dialect::legible::{object, tokens};
 use crate::dialect::{Inexpressible, Misread, Written};
 
 /// What a vector is for, by Cohere's names and by Google's.
@@ -39,7 +40,7 @@ struct Answer {
     embeddings: Option<Vec<Values>>,
     /// Of `embedContent`, which makes one vector.
     embedding: Option<Values>,
-    #[serde(rename = "usageMetadata")]
+    #[serde(rename = "usageMetadata", default, deserialize_with = "object")]
     usage: Option<Tokens>,
 }
 
@@ -51,14 +52,14 @@ struct Values {
 
 #[derive(Deserialize)]
 struct Tokens {
-    #[serde(rename = "promptTokenCount")]
+    #[serde(rename = "promptTokenCount", default, deserialize_with = "tokens")]
     prompt: Option<u64>,
 }
 
 #[derive(Deserialize)]
 struct Statistics {
-    /// A whole number, written with a point.
-    token_count: Option<f64>,
+    #[serde(default, deserialize_with = "tokens")]
+    token_count: Option<u64>,
 }
 
 #[derive(Deserialize)]
@@ -151,7 +152,7 @@ impl EmbedUpstream for VertexPredict {
             let answer: Predicted = serde_json::from_slice(body)?;
             for Prediction { embeddings } in answer.predictions {
                 let tokens = embeddings.statistics.and_then(|statistics| statistics.token_count);
-                super::add_usage(&mut response.usage, tokens.map(super::whole));
+                super::add_usage(&mut response.usage, tokens);
                 response.vectors.push(embeddings.values);
             }
         }

@@ -120,15 +120,5 @@ fn add_usage(whole: &mut Option<Usage>, input: Option<u64>) {
     }
 }
 
-/// A count that some APIs write with a point.
-#[expect(
-    clippy::cast_possible_truncation,
-    clippy::cast_sign_loss,
-    reason = "a count of tokens; a cast saturates"
-)]
-pub(super) fn whole(number: f64) -> u64 {
-    number.round() as u64
-}
-
 #[cfg(test)]
 mod tests;

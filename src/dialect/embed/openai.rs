@@ -7,6 +7,7 @@ use serde_json::{Map, Value, json};
 
 use super::EmbedUpstream;
 use crate::canon::{EmbedInput, EmbedRequest, EmbedResponse, Usage};
+use crate::dialect::legible::{object, tokens};
 use crate::dialect::{Inexpressible, Misread, Written};
 
 /// OpenAI's own limit. Some targets are sent one request a text.
@@ -19,6 +20,7 @@ struct Answer {
     #[serde(default)]
     model: String,
     data: Vec<Item>,
+    #[serde(default, deserialize_with = "object")]
     usage: Option<Tokens>,
 }
 
@@ -38,7 +40,9 @@ enum Vector {
 
 #[derive(Deserialize)]
 struct Tokens {
+    #[serde(default, deserialize_with = "tokens")]
     prompt_tokens: Option<u64>,
+    #[serde(default, deserialize_with = "tokens")]
     total_tokens: Option<u64>,
 }
 

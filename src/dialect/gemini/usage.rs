@@ -46,7 +46,7 @@ pub(super) fn read(said: &UsageMetadata) -> Option<Usage> {
 }
 
 fn audio(details: Option<&Vec<Modality>>) -> u64 {
-    let of_audio = |detail: &&Modality| detail.modality.as_deref() == Some("AUDIO");
+    let of_audio = |detail: &&Modality| detail.modality == "AUDIO";
     let counts = details.into_iter().flatten().filter(of_audio);
     counts.filter_map(|detail| detail.token_count).fold(0, u64::saturating_add)
 }

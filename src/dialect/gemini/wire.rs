@@ -5,7 +5,7 @@ use std::borrow::Cow;
 use serde::Deserialize;
 use serde_json::Value;
 
-use crate::dialect::if_legible;
+use crate::dialect::legible::{list, object, text, tokens};
 
 /// One `GenerateContentResponse`: a whole answer, or one event of a stream.
 #[derive(Debug, Deserialize)]
@@ -14,7 +14,7 @@ pub(super) struct Chunk<'a> {
     #[serde(borrow)]
     pub(super) candidates: Option<Vec<Candidate<'a>>>,
     pub(super) prompt_feedback: Option<PromptFeedback>,
-    #[serde(default, deserialize_with = "if_legible")]
+    #[serde(default, deserialize_with = "object")]
     pub(super) usage_metadata: Option<UsageMetadata>,
     #[serde(borrow)]
     pub(super) model_version: Option<Text<'a>>,
@@ -106,22 +106,34 @@ pub(super) struct PromptFeedback {
 #[derive(Debug, Default, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub(super) struct UsageMetadata {
+    #[serde(default, deserialize_with = "tokens")]
     pub(super) prompt_token_count: Option<u64>,
+    #[serde(default, deserialize_with = "tokens")]
     pub(super) cached_content_token_count: Option<u64>,
+    #[serde(default, deserialize_with = "tokens")]
     pub(super) tool_use_prompt_token_count: Option<u64>,
+    #[serde(default, deserialize_with = "tokens")]
     pub(super) candidates_token_count: Option<u64>,
+    #[serde(default, deserialize_with = "tokens")]
     pub(super) thoughts_token_count: Option<u64>,
+    #[serde(default, deserialize_with = "tokens")]
     pub(super) total_token_count: Option<u64>,
+    #[serde(default, deserialize_with = "list")]
     pub(super) prompt_tokens_details: Option<Vec<Modality>>,
+    #[serde(default, deserialize_with = "list")]
     pub(super) cache_tokens_details: Option<Vec<Modality>>,
+    #[serde(default, deserialize_with = "list")]
     pub(super) candidates_tokens_details: Option<Vec<Modality>>,
+    #[serde(default, deserialize_with = "text")]
     pub(super) service_tier: Option<String>,
 }
 
 #[derive(Debug, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub(super) struct Modality {
-    pub(super) modality: Option<String>,
+    #[serde(default)]
+    pub(super) modality: Value,
+    #[serde(default, deserialize_with = "tokens")]
     pub(super) token_count: Option<u64>,
 }
 

@@ -4,33 +4,44 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 
 use crate::canon::Usage;
+use crate::dialect::legible::{list, object, tokens};
 
 /// The counts of a whole answer, or of a stream so far. Those of a stream are totals: a later one
 /// replaces an earlier one, and one left out still holds.
 #[derive(Debug, Clone, Default, Deserialize)]
 #[serde(default)]
 pub(super) struct Counts {
+    #[serde(deserialize_with = "tokens")]
     input_tokens: Option<u64>,
+    #[serde(deserialize_with = "tokens")]
     output_tokens: Option<u64>,
+    #[serde(deserialize_with = "tokens")]
     cache_read_input_tokens: Option<u64>,
+    #[serde(deserialize_with = "tokens")]
     cache_creation_input_tokens: Option<u64>,
+    #[serde(deserialize_with = "object")]
     cache_creation: Option<Lifetimes>,
+    #[serde(deserialize_with = "object")]
     output_tokens_details: Option<Details>,
     /// Each run of a model on its own. The fields beside leave out runs that summed up the history
     /// and those of other models (an advisor): all of them together are what is billed.
+    #[serde(deserialize_with = "list")]
     iterations: Option<Vec<Counts>>,
 }
 
 #[derive(Debug, Clone, Copy, Default, Deserialize)]
 #[serde(default)]
 struct Lifetimes {
+    #[serde(deserialize_with = "tokens")]
     ephemeral_5m_input_tokens: Option<u64>,
+    #[serde(deserialize_with = "tokens")]
     ephemeral_1h_input_tokens: Option<u64>,
 }
 
 #[derive(Debug, Clone, Copy, Default, Deserialize)]
 #[serde(default)]
 struct Details {
+    #[serde(deserialize_with = "tokens")]
     thinking_tokens: Option<u64>,
 }
 

@@ -5,6 +5,7 @@ use serde::de::DeserializeOwned;
 use serde_json::Value;
 
 use crate::canon::{Delta, Dialect, Event, Finish, Foreign, Opening, StreamFailure, Usage};
+use crate::dialect::legible::{object, tokens};
 use crate::dialect::{Misread, ReadStream};
 
 /// Longer strings of a whole answer are not kept: they are pictures and sound.
@@ -40,6 +41,7 @@ struct Happening {
     #[serde(rename = "type")]
     kind: String,
     delta: Option<Value>,
+    #[serde(deserialize_with = "object")]
     usage: Option<Counts>,
     error: Option<Value>,
     message: Option<String>,
@@ -69,18 +71,24 @@ struct Whole {
 #[derive(Debug, Default, Deserialize)]
 #[serde(default)]
 struct Counts {
-    #[serde(alias = "prompt_tokens")]
+    #[serde(alias = "prompt_tokens", deserialize_with = "tokens")]
     input_tokens: Option<u64>,
-    #[serde(alias = "completion_tokens")]
+    #[serde(alias = "completion_tokens", deserialize_with = "tokens")]
     output_tokens: Option<u64>,
+    #[serde(deserialize_with = "tokens")]
     total_tokens: Option<u64>,
-    #[serde(alias = "input_tokens_details", alias = "prompt_tokens_details")]
+    #[serde(
+        alias = "input_tokens_details",
+        alias = "prompt_tokens_details",
+        deserialize_with = "object"
+    )]
     input_token_details: Option<Details>,
 }
 
 #[derive(Debug, Default, Deserialize)]
 #[serde(default)]
 struct Details {
+    #[serde(deserialize_with = "tokens")]
     audio_tokens: Option<u64>,
 }
 

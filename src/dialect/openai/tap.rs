@@ -35,9 +35,16 @@ pub struct Tap {
 
 static USAGE: LazyLock<Finder> = LazyLock::new(|| Finder::new("\"usage\""));
 static FINISH: LazyLock<Finder> = LazyLock::new(|| Finder::new("\"finish_reason\""));
-static SAID: LazyLock<[Finder; 5]> = LazyLock::new(|| {
-    ["\"content\"", "\"reasoning_content\"", "\"arguments\"", "\"text\"", "\"reasoning\""]
-        .map(Finder::new)
+static SAID: LazyLock<[Finder; 6]> = LazyLock::new(|| {
+    [
+        "\"content\"",
+        "\"reasoning_content\"",
+        "\"arguments\"",
+        "\"text\"",
+        "\"reasoning\"",
+        "\"reasoning_text\"",
+    ]
+    .map(Finder::new)
 });
 static CHOICES: LazyLock<Finder> = LazyLock::new(|| Finder::new("\"choices\""));
 static DATA: LazyLock<Finder> = LazyLock::new(|| Finder::new("\"data\""));
@@ -504,6 +511,9 @@ mod tests {
         let twice = r#"{"usage":{"prompt_tokens":1,"prompt_tokens":4,"odd":{"a":[1.5,null]}}}"#;
         assert_eq!(tokens(twice), Some(4));
         assert_eq!(tokens(r#"{"usage":"none"}"#), None);
+        let odd = r#"{"usage":{"prompt_tokens":4.0,"completion_tokens":-1,"total_tokens":"6"}}"#;
+        assert_eq!(tokens(odd), Some(6));
+        assert_eq!(only_usage(odd.as_bytes()).map(|usage| usage.output), Some(2));
         assert_eq!(tokens(r#""usage""#), None);
         assert_eq!(tokens("\n{\"usage\" : {\"prompt_tokens\":4} , \"a\":[]}\r\n"), Some(4));
         for cut in [r#"{"usage":{"prompt_tokens":4}"#, r#"{"a":{"#, r#"{"usage":{},"a":}"#] {

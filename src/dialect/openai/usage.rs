@@ -4,45 +4,46 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 
 use crate::canon::Usage;
+use crate::dialect::legible::{object, tokens};
 
 /// OpenAI's usage object with the variations of those who follow it.
 #[derive(Debug, Deserialize)]
 pub(super) struct Counts {
-    #[serde(default)]
+    #[serde(default, deserialize_with = "tokens")]
     prompt_tokens: Option<u64>,
-    #[serde(default)]
+    #[serde(default, deserialize_with = "tokens")]
     completion_tokens: Option<u64>,
-    #[serde(default)]
+    #[serde(default, deserialize_with = "tokens")]
     total_tokens: Option<u64>,
-    #[serde(default)]
+    #[serde(default, deserialize_with = "object")]
     prompt_tokens_details: Option<PromptDetails>,
-    #[serde(default)]
+    #[serde(default, deserialize_with = "object")]
     completion_tokens_details: Option<CompletionDetails>,
     /// DeepSeek's, Moonshot's and Mistral's own places for what was read from their caches.
-    #[serde(default)]
+    #[serde(default, deserialize_with = "tokens")]
     prompt_cache_hit_tokens: Option<u64>,
-    #[serde(default)]
+    #[serde(default, deserialize_with = "tokens")]
     cached_tokens: Option<u64>,
-    #[serde(default)]
+    #[serde(default, deserialize_with = "tokens")]
     num_cached_tokens: Option<u64>,
 }
 
 #[expect(clippy::struct_field_names, reason = "the names are the API's")]
 #[derive(Debug, Default, Deserialize)]
 struct PromptDetails {
-    #[serde(default)]
+    #[serde(default, deserialize_with = "tokens")]
     cached_tokens: Option<u64>,
-    #[serde(default, alias = "cache_creation_tokens")]
+    #[serde(default, alias = "cache_creation_tokens", deserialize_with = "tokens")]
     cache_write_tokens: Option<u64>,
-    #[serde(default)]
+    #[serde(default, deserialize_with = "tokens")]
     audio_tokens: Option<u64>,
 }
 
 #[derive(Debug, Default, Deserialize)]
 struct CompletionDetails {
-    #[serde(default)]
+    #[serde(default, deserialize_with = "tokens")]
     reasoning_tokens: Option<u64>,
-    #[serde(default)]
+    #[serde(default, deserialize_with = "tokens")]
     audio_tokens: Option<u64>,
 }
 
@@ -53,8 +54,9 @@ pub fn count(value: &Value) -> Option<Usage> {
 
 impl Counts {
     pub(super) fn classes(self) -> Option<Usage> {
-        let prompt = self.prompt_tokens.or(self.total_tokens)?;
         let output = self.completion_tokens.unwrap_or(0);
+        let rest = self.total_tokens.map(|total| total.saturating_sub(output));
+        let prompt = self.prompt_tokens.or(rest)?;
         // xAI and Gemini count reasoning beside the completion, and Gemini nowhere but in the total.
         let output =
             self.total_tokens.map_or(output, |total| output.max(total.saturating_sub(prompt)));

@@ -1,5 +1,7 @@
 //! One item of a conversation as parts: what the model said, thought or called.
 
+use std::borrow::Cow;
+
 use serde_json::{Map, Value, json};
 
 use super::content;
@@ -82,12 +84,17 @@ pub(super) fn call_name(item: &Value) -> Result<String, Bad> {
     Ok(joined(string(item, "namespace").unwrap_or_default(), name))
 }
 
+/// A text, or the JSON that stands in its place.
+pub(super) fn json_text(value: &Value) -> Cow<'_, str> {
+    match value {
+        Value::String(text) => text.into(),
+        Value::Null => "".into(),
+        other => other.to_string().into(),
+    }
+}
+
 fn function_call(item: &Value) -> Result<Part, Bad> {
-    let arguments = match &item["arguments"] {
-        Value::String(text) => text.clone(),
-        Value::Null => String::new(),
-        other => other.to_string(),
-    };
+    let arguments = json_text(&item["arguments"]).into_owned();
     let call = ToolCall { id: call_id(item)?, name: call_name(item)?, arguments, custom: false };
     Ok(Part { opaque: rest(item, FUNCTION), ..Part::new(Content::ToolCall(call)) })
 }

@@ -26,7 +26,7 @@ fn aim(model: &str) -> Aim<'_> {
 }
 
 /// All events of a stream that comes in pieces of `size` bytes.
-fn events(body: &[u8], size: usize) -> Vec<Event> {
+pub(super) fn events(body: &[u8], size: usize) -> Vec<Event> {
     let (mut decoder, mut reader, mut events) = (Decoder::default(), Reader::default(), Vec::new());
     for piece in body.chunks(size) {
         decoder.buffer().extend_from_slice(piece);
@@ -59,7 +59,7 @@ fn assert_in_order(events: &[Event]) {
     }
 }
 
-fn fold(events: &[Event]) -> ChatResponse {
+pub(super) fn fold(events: &[Event]) -> ChatResponse {
     let mut fold = Fold::default();
     for event in events {
         fold.add(event);
@@ -121,7 +121,7 @@ fn assert_valid(body: &[u8]) {
     ));
 }
 
-fn call(id: &str, name: &str, arguments: &str, custom: bool) -> Part {
+pub(super) fn call(id: &str, name: &str, arguments: &str, custom: bool) -> Part {
     let (id, name, arguments) = (id.into(), name.into(), arguments.into());
     Part::new(Content::ToolCall(ToolCall { id, name, arguments, custom }))
 }
@@ -285,7 +285,7 @@ fn state_of_another_provider_returns_with_the_next_question() {
 }
 
 /// A stream of bare data lines.
-fn told(lines: &[Value]) -> Vec<u8> {
+pub(super) fn told(lines: &[Value]) -> Vec<u8> {
     let events: Vec<String> = lines.iter().map(|line| format!("data: {line}\n\n")).collect();
     events.concat().into_bytes()
 }

@@ -3,10 +3,22 @@
 use serde_json::{Value, json};
 
 use crate::canon::Usage;
+use crate::dialect::legible::tokens;
+use crate::dialect::openai;
 
 pub fn read(value: &Value) -> Option<Usage> {
-    let input = value["input_tokens"].as_u64()?;
-    let count = |value: &Value| value.as_u64().unwrap_or(0);
+    let told = |value: &Value| tokens(value).ok().flatten();
+    let count = |value: &Value| told(value).unwrap_or(0);
+    let (input, output) = (told(&value["input_tokens"]), told(&value["output_tokens"]));
+    if input.or(output).is_none() {
+        // Some servers count in the words of chat completions.
+        return openai::count(value);
+    }
+    // What is not told of one side is what the other leaves of the total.
+    let total = told(&value["total_tokens"]);
+    let rest = |side: Option<u64>| Some(total?.saturating_sub(side?));
+    let input = input.or_else(|| rest(output))?;
+    let output = output.or_else(|| rest(Some(input))).unwrap_or(0);
     let (said, wrote) = (&value["input_tokens_details"], &value["output_tokens_details"]);
     let cache_read = count(&said["cached_tokens"]).min(input);
     let cache_write = count(&said["cache_write_tokens"]).min(input - cache_read);
@@ -15,8 +27,8 @@ pub fn read(value: &Value) -> Option<Usage> {
         cache_read,
         cache_write,
         cache_write_long: 0,
-        output: count(&value["output_tokens"]),
-        reasoning: count(&wrote["reasoning_tokens"]),
+        output,
+        reasoning: count(&wrote["reasoning_tokens"]).min(output),
         audio_input: count(&said["audio_tokens"]),
         audio_output: count(&wrote["audio_tokens"]),
     })

@@ -233,10 +233,74 @@ fn each_servers_thoughts_are_found() {
             { "type": "thinking", "thinking": [{ "type": "text", "text": "a" }] },
             { "type": "text", "text": "b" },
         ] }),
+        json!({ "content": "b", "reasoning_text": "a", "reasoning_opaque": "s" }),
+        json!({ "content": [
+            { "type": "reasoning", "summary": [{ "type": "summary_text", "text": "a" }] },
+            { "type": "text", "text": "b" },
+        ] }),
     ] {
         let body = json!({ "choices": [{ "message": message, "finish_reason": "stop" }] });
         let response = CODEC.read_response(body.to_string().as_bytes()).unwrap();
         assert_eq!(response.choices[0].parts, [thought("a", None), Part::text("b")], "{body}");
+    }
+}
+
+/// A stream of these deltas, ended.
+fn told(deltas: &[Value]) -> Vec<u8> {
+    let end = json!({ "choices": [{ "delta": {}, "finish_reason": "stop" }] });
+    let chunk = |delta: &Value| json!({ "choices": [{ "delta": delta }] });
+    let chunks = deltas.iter().map(chunk).chain([end]);
+    let lines: Vec<String> = chunks.map(|chunk| format!("data: {chunk}\n\n")).collect();
+    lines.concat().into_bytes()
+}
+
+#[test]
+fn words_that_a_server_took_for_json_are_words_again() {
+    let deltas =
+        [json!("It costs $"), json!(6), json!("."), json!(0.5), json!(", or "), json!(6.0)];
+    let stream = told(&deltas.map(|said| json!({ "content": said, "reasoning_content": said })));
+    for size in [1, 7, stream.len()] {
+        let response = read_stream(&stream, size).unwrap();
+        let thoughts = response.choices[0].parts.iter().filter_map(|part| match &part.content {
+            Content::Reasoning(thought) => Some(thought.text.as_str()),
+            _ => None,
+        });
+        let said = "It costs $6.0.5, or 6.0";
+        assert_eq!((text(&response), thoughts.collect::<String>()), (said.into(), said.into()));
+    }
+    for (content, said) in
+        [(json!(42), "42"), (json!({"b": 6.0, "a": [1]}), r#"{"b":6.0,"a":[1]}"#)]
+    {
+        let body = json!({ "choices": [{ "message": { "content": content }, "stop_reason": 7 }] });
+        let response = CODEC.read_response(body.to_string().as_bytes()).unwrap();
+        assert_eq!(text(&response), said);
+        assert_eq!(response.choices[0].finish.stop_sequence, None, "a token's number is no text");
+    }
+}
+
+#[test]
+fn a_call_is_found_though_a_field_beside_it_is_of_another_type() {
+    let look = call("a", "look", "{}");
+    let function = json!({ "name": "look", "arguments": {} });
+    let called = |index: Value| json!([{ "id": "a", "index": index, "function": function }]);
+    for (calls, expected) in [
+        (called(json!("0")), vec![&look]),
+        (called(json!(0.0)), vec![&look]),
+        (called(json!([])), vec![&look]),
+        (called(json!(0))[0].clone(), vec![&look]),
+        (json!([null, called(json!(0))[0], ""]), vec![&look]),
+        (json!(""), vec![]),
+    ] {
+        let message = json!({ "content": "so", "tool_calls": calls, "function_call": "" });
+        let body = json!({ "choices": [{ "index": "0", "message": message }] });
+        let whole = CODEC.read_response(body.to_string().as_bytes()).unwrap();
+        let stream = told(&[message]);
+        for response in [whole, read_stream(&stream, 1).unwrap(), read_stream(&stream, 64).unwrap()]
+        {
+            let parts: Vec<&Content> =
+                response.choices[0].parts[1..].iter().map(|part| &part.content).collect();
+            assert_eq!((text(&response).as_str(), &parts), ("so", &expected), "{body}");
+        }
     }
 }
 

@@ -14,10 +14,11 @@ use crate::canon::{
     Content, Delta, Event, Finish, FinishReason, Opening, Part, Reasoning, Start, ToolCall,
 };
 use crate::dialect::fold::unfold_part;
+use crate::dialect::legible::{integer, object};
 use crate::dialect::messages::block::own;
 use crate::dialect::messages::usage::Counts;
 use crate::dialect::messages::{error, finish, response};
-use crate::dialect::{Misread, ReadStream, if_legible};
+use crate::dialect::{Misread, ReadStream};
 
 /// Reads one stream.
 #[expect(clippy::struct_excessive_bools, reason = "independent facts, each seen or not")]
@@ -40,7 +41,7 @@ pub(in crate::dialect::messages) struct Reader {
 struct Wire<'a> {
     #[serde(rename = "type", borrow, default)]
     kind: Cow<'a, str>,
-    #[serde(default)]
+    #[serde(default, deserialize_with = "integer")]
     index: Option<i64>,
     #[serde(borrow, default)]
     delta: Option<Piece<'a>>,
@@ -48,7 +49,7 @@ struct Wire<'a> {
     content_block: Option<Value>,
     #[serde(default)]
     message: Option<Opened>,
-    #[serde(default, deserialize_with = "if_legible")]
+    #[serde(default, deserialize_with = "object")]
     usage: Option<Counts>,
     #[serde(default)]
     error: Option<Value>,

@@ -1,40 +1,38 @@
 //! One event of a server, most of it borrowed from its bytes.
 
-use std::borrow::Cow;
-use std::fmt;
-
-use serde::de::{Deserialize, Deserializer, Visitor};
 use serde_json::Value;
+
+use crate::dialect::legible::{Said, integer};
 
 /// One event; of the rare fields those that its type has.
 #[derive(serde::Deserialize)]
 pub(super) struct Chunk<'a> {
     #[serde(borrow, default, rename = "type")]
-    pub(super) kind: Text<'a>,
+    pub(super) kind: Said<'a>,
     #[serde(borrow, default)]
-    pub(super) delta: Text<'a>,
+    pub(super) delta: Said<'a>,
     #[serde(borrow, default)]
-    pub(super) item_id: Text<'a>,
-    #[serde(default)]
+    pub(super) item_id: Said<'a>,
+    #[serde(default, deserialize_with = "integer")]
     pub(super) output_index: Option<i64>,
-    #[serde(default)]
+    #[serde(default, deserialize_with = "integer")]
     pub(super) content_index: Option<i64>,
-    #[serde(default)]
+    #[serde(default, deserialize_with = "integer")]
     pub(super) summary_index: Option<i64>,
     #[serde(default)]
-    pub(super) logprobs: Option<Vec<Value>>,
+    pub(super) logprobs: Value,
     #[serde(borrow, default)]
-    pub(super) text: Text<'a>,
+    pub(super) text: Said<'a>,
     #[serde(borrow, default)]
-    pub(super) refusal: Text<'a>,
+    pub(super) refusal: Said<'a>,
     #[serde(borrow, default)]
-    pub(super) arguments: Text<'a>,
+    pub(super) arguments: Said<'a>,
     #[serde(borrow, default)]
-    pub(super) input: Text<'a>,
+    pub(super) input: Said<'a>,
     #[serde(borrow, default)]
-    pub(super) name: Text<'a>,
+    pub(super) name: Said<'a>,
     #[serde(borrow, default)]
-    pub(super) message: Text<'a>,
+    pub(super) message: Said<'a>,
     #[serde(default)]
     pub(super) code: Value,
     #[serde(default)]
@@ -47,36 +45,4 @@ pub(super) struct Chunk<'a> {
     pub(super) part: Value,
     #[serde(default)]
     pub(super) response: Value,
-}
-
-/// A string, borrowed where it has no escapes; null counts as empty.
-#[derive(Default)]
-pub(super) struct Text<'a>(pub(super) Cow<'a, str>);
-
-impl<'a, 'de: 'a> Deserialize<'de> for Text<'a> {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        deserializer.deserialize_any(TextVisitor).map(Text)
-    }
-}
-
-struct TextVisitor;
-
-impl<'de> Visitor<'de> for TextVisitor {
-    type Value = Cow<'de, str>;
-
-    fn expecting(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        formatter.write_str("a string or null")
-    }
-
-    fn visit_borrowed_str<E>(self, text: &'de str) -> Result<Self::Value, E> {
-        Ok(Cow::Borrowed(text))
-    }
-
-    fn visit_str<E>(self, text: &str) -> Result<Self::Value, E> {
-        Ok(Cow::Owned(text.to_owned()))
-    }
-
-    fn visit_unit<E>(self) -> Result<Self::Value, E> {
-        Ok(Cow::Borrowed(""))
-    }
 }

@@ -7,5 +7,8 @@ mod reader;
 mod settle;
 mod writer;
 
+#[cfg(test)]
+mod tests;
+
 pub(super) use reader::Reader;
 pub(super) use writer::Writer;

@@ -1,9 +1,9 @@
 //! Reads the events of a server, ordered or not.
 //!
 //! Servers differ: items overlap, ids and indices are missing, arguments come only at the end. An
-//! item is known by its id, else by its index, else it is the last one. One part is open at a time:
-//! words and thoughts give way to whatever begins, a call keeps its place until it is complete, and
-//! what other items bring meanwhile is held back.
+//! item is known by its id or that of its call, else by its index, else it is the last one. One part
+//! is open at a time: words and thoughts give way to whatever begins, a call keeps its place until it
+//! is complete, and what other items bring meanwhile is held back.
 
 use serde_json::{Value, json};
 
@@ -41,9 +41,19 @@ pub(super) struct Item {
     pub(super) citations: usize,
     /// Its fields as they are known.
     pub(super) value: Value,
+    /// The whole of a call's arguments has been told.
+    pub(super) told: bool,
     pub(super) done: bool,
     /// All of it has been given.
     pub(super) given: bool,
+}
+
+/// What an event calls the item that it is of.
+#[derive(Debug)]
+pub(super) struct Name<'a> {
+    pub(super) id: &'a str,
+    pub(super) call: &'a str,
+    pub(super) index: Option<i64>,
 }
 
 /// Reads one stream.
@@ -81,7 +91,7 @@ impl ReadStream for Reader {
             return Ok(());
         }
         let chunk: Chunk<'_> = serde_json::from_slice(data)?;
-        let kind = match (chunk.kind.0.as_ref(), name) {
+        let kind = match (chunk.kind.text(), name) {
             ("", Some(name)) => std::str::from_utf8(name).unwrap_or_default(),
             (kind, _) => kind,
         };
@@ -112,17 +122,23 @@ impl Reader {
             "function_call_arguments.delta" | "custom_tool_call_input.delta" => {
                 let place = self.find(chunk, Kind::Call);
                 self.items[place].custom |= kind.contains("custom");
-                self.add(place, &chunk.delta.0, events);
+                self.add(place, &chunk.delta.json(), events);
             }
-            "function_call_arguments.done" => self.call_done(chunk, &chunk.arguments.0, events),
-            "custom_tool_call_input.done" => self.call_done(chunk, &chunk.input.0, events),
-            "output_text.done" => self.words_done(chunk, (TEXT, content), &chunk.text.0, events),
-            "refusal.done" => self.words_done(chunk, (REFUSAL, content), &chunk.refusal.0, events),
+            "function_call_arguments.done" => {
+                self.call_done(chunk, &chunk.arguments.json(), events);
+            }
+            "custom_tool_call_input.done" => self.call_done(chunk, &chunk.input.json(), events),
+            "output_text.done" => {
+                self.words_done(chunk, (TEXT, content), chunk.text.text(), events);
+            }
+            "refusal.done" => {
+                self.words_done(chunk, (REFUSAL, content), chunk.refusal.text(), events);
+            }
             "reasoning_summary_text.done" => {
-                self.words_done(chunk, (SUMMARY, summary), &chunk.text.0, events);
+                self.words_done(chunk, (SUMMARY, summary), chunk.text.text(), events);
             }
             "reasoning_text.done" => {
-                self.words_done(chunk, (THOUGHT, content), &chunk.text.0, events);
+                self.words_done(chunk, (THOUGHT, content), chunk.text.text(), events);
             }
             "content_part.done" => self.part_done(chunk, content, events),
             "output_text.annotation.added" => self.annotate(chunk, events),
@@ -164,7 +180,9 @@ impl Reader {
 
     pub(super) fn fail(&mut self, chunk: &Chunk<'_>, events: &mut Events) {
         let nested = chunk.error.as_object().map(|_| &chunk.error);
-        let message = nested.and_then(|error| string(error, "message")).unwrap_or(&chunk.message.0);
+        let message = nested
+            .and_then(|error| string(error, "message"))
+            .unwrap_or_else(|| chunk.message.text());
         let code = nested.map_or(&chunk.code, |error| &error["code"]);
         self.failed(message, code, events);
     }
@@ -186,28 +204,31 @@ impl Reader {
 
     /// The item that a delta belongs to; one that was never announced begins here.
     pub(super) fn find(&mut self, chunk: &Chunk<'_>, kind: Kind) -> usize {
-        self.known(&chunk.item_id.0, chunk.output_index, kind).unwrap_or_else(|| {
-            let value = json!({"id": chunk.item_id.0.as_ref()});
-            self.begin(kind, &value, chunk.output_index)
-        })
+        let id = chunk.item_id.text();
+        let name = Name { id, call: "", index: chunk.output_index };
+        self.known(&name, kind)
+            .unwrap_or_else(|| self.begin(kind, &json!({"id": id}), chunk.output_index))
     }
 
-    pub(super) fn known(&self, id: &str, index: Option<i64>, kind: Kind) -> Option<usize> {
-        let mut latest = self.items.iter().enumerate().rev().filter(|(_, item)| item.kind == kind);
-        if !id.is_empty() {
-            let same = latest.clone().find(|(_, item)| item.id == id || item.call == id);
-            if let Some((place, _)) = same {
-                return Some(place);
+    pub(super) fn known(&self, name: &Name<'_>, kind: Kind) -> Option<usize> {
+        let last = |fits: &dyn Fn(&Item) -> bool| {
+            self.items.iter().rposition(|item| item.kind == kind && fits(item))
+        };
+        let is_called =
+            |item: &Item, id: &str| !id.is_empty() && (item.id == id || item.call == id);
+        let may_be = |item: &Item| name.call.is_empty() || item.call.is_empty();
+        let is_there = |item: &Item| name.index.is_some() && item.index == name.index;
+        last(&|item| is_called(item, name.id) || is_called(item, name.call)).or_else(|| {
+            if name.id.is_empty() {
+                return last(&|item| may_be(item) && is_there(item)).or_else(|| last(&may_be));
             }
-            // An item without an id takes the first that is said of it, if the index agrees.
-            let bare = latest.find(|(_, item)| item.id.is_empty() && !item.done);
-            return bare
-                .filter(|(_, item)| index.is_none() || item.index == index)
-                .map(|(place, _)| place);
-        }
-        let indexed =
-            index.and_then(|index| latest.clone().find(|(_, item)| item.index == Some(index)));
-        indexed.or_else(|| latest.next()).map(|(place, _)| place)
+            // Some servers say another id with each event, and an item without one takes the first
+            // that is said of it.
+            last(&|item| {
+                let is_bare = item.id.is_empty() && name.index.is_none();
+                may_be(item) && !item.done && (is_bare || is_there(item))
+            })
+        })
     }
 
     pub(super) fn begin(&mut self, kind: Kind, value: &Value, index: Option<i64>) -> usize {
@@ -224,6 +245,7 @@ impl Reader {
             said: false,
             citations: 0,
             value: value.clone(),
+            told: false,
             done: false,
             given: false,
         });
@@ -233,9 +255,8 @@ impl Reader {
     pub(super) fn item_added(&mut self, value: &Value, index: Option<i64>, events: &mut Events) {
         let kind = kind_of(value);
         let id = string(value, "id").unwrap_or_default();
-        if id.is_empty()
-            || self.known(id, index, kind).is_none_or(|place| self.items[place].id != id)
-        {
+        let is_it = |item: &Item| item.kind == kind && item.id == id;
+        if id.is_empty() || !self.items.iter().any(is_it) {
             let place = self.begin(kind, value, index);
             if kind == Kind::Call {
                 self.add(place, "", events);
@@ -276,8 +297,8 @@ impl Reader {
     pub(super) fn words(&mut self, chunk: &Chunk<'_>, part: (u8, i64), events: &mut Events) {
         let kind = if part.0 >= SUMMARY { Kind::Reasoning } else { Kind::Message };
         let place = self.find(chunk, kind);
-        self.say(place, part, &chunk.delta.0, events);
-        if let Some(logprobs) = chunk.logprobs.as_ref().filter(|list| !list.is_empty()) {
+        self.say(place, part, chunk.delta.text(), events);
+        if let Some(logprobs) = chunk.logprobs.as_array().filter(|list| !list.is_empty()) {
             self.add_logprobs(place, logprobs, events);
         }
     }
@@ -343,7 +364,7 @@ impl Reader {
         let place = self.find(chunk, kind);
         self.complete_words(place, part, text, events);
         if let Some(logprobs) =
-            chunk.logprobs.as_ref().filter(|list| !list.is_empty() && !self.logprobs)
+            chunk.logprobs.as_array().filter(|list| !list.is_empty() && !self.logprobs)
         {
             self.add_logprobs(place, logprobs, events);
         }
@@ -450,10 +471,15 @@ impl Reader {
     }
 
     pub(super) fn call_done(&mut self, chunk: &Chunk<'_>, arguments: &str, events: &mut Events) {
-        let place = self.find(chunk, Kind::Call);
+        let is_named = !chunk.item_id.text().is_empty() || chunk.output_index.is_some();
+        let is_next = |item: &Item| item.kind == Kind::Call && !item.told && !item.done;
+        // llama.cpp does not say of which call it tells, and tells of one after the other.
+        let next = self.items.iter().position(is_next).filter(|_| !is_named);
+        let place = next.unwrap_or_else(|| self.find(chunk, Kind::Call));
         let item = &mut self.items[place];
+        item.told = true;
         if item.name.is_empty() {
-            item.name.push_str(&chunk.name.0);
+            item.name.push_str(chunk.name.text());
         }
         if !item.said && item.held.is_empty() {
             self.add(place, arguments, events);

@@ -2,7 +2,7 @@
 
 use serde_json::Value;
 
-use super::reader::{Events, Kind, Reader, change, kind_of};
+use super::reader::{Events, Kind, Name, Reader, change, kind_of};
 use crate::canon::{Content, Delta, Event, Finish, FinishReason, Opening};
 use crate::dialect::Misread;
 use crate::dialect::fold::unfold_part;
@@ -17,8 +17,8 @@ impl Reader {
         events: &mut Events,
     ) -> Result<(), Misread> {
         let kind = kind_of(value);
-        let id = string(value, "id").unwrap_or_default();
-        let place = self.known(id, index, kind).unwrap_or_else(|| self.begin(kind, value, index));
+        let place = self.known(&name_of(value, index), kind);
+        let place = place.unwrap_or_else(|| self.begin(kind, value, index));
         self.finish_item(place, value.clone(), events)
     }
 
@@ -134,7 +134,7 @@ impl Reader {
             ""
         } else {
             let field = if item.custom { "input" } else { "arguments" };
-            string(value, field).unwrap_or_default()
+            &item::json_text(&value[field])
         };
         self.add(place, whole, events);
         if let Ok(Read::Parts(parts)) = item::read(value) {
@@ -200,11 +200,10 @@ impl Reader {
         let seen: Vec<Kind> = self.items.iter().map(|item| item.kind).collect();
         for (index, value) in (0_i64..).zip(output) {
             let kind = kind_of(value);
-            let id = string(value, "id").unwrap_or_default();
             if !seen.contains(&kind) {
                 let place = self.begin(kind, value, Some(index));
                 self.finish_item(place, value.clone(), events)?;
-            } else if let Some(place) = self.known(id, Some(index), kind) {
+            } else if let Some(place) = self.known(&name_of(value, Some(index)), kind) {
                 self.finish_item(place, value.clone(), events)?;
             }
         }
@@ -224,6 +223,11 @@ impl Reader {
             _ => FinishReason::Stop,
         }
     }
+}
+
+fn name_of(value: &Value, index: Option<i64>) -> Name<'_> {
+    let said = |name| string(value, name).unwrap_or_default();
+    Name { id: said("id"), call: said("call_id"), index }
 }
 
 fn bad(field: item::Bad) -> Misread {
