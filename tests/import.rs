@@ -128,6 +128,29 @@ fn a_file_that_is_no_config_is_refused_without_repeating_it() {
     assert!(!said.contains(CANARY), "{said}");
 }
 
+#[test]
+fn a_service_account_in_the_place_of_its_path_is_shown_to_nobody() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("config.yaml");
+    let entry = "model_list: [{model_name: v, litellm_params: {model: vertex_ai/gemini-2.5-pro, \
+                 vertex_project: p, vertex_location: us-east5, \
+                 vertex_credentials: os.environ/ACCOUNT}}]";
+    std::fs::write(&file, entry).unwrap();
+    let (config, report) = import("litellm", &file);
+    assert!(report.contains("if ACCOUNT holds the account itself"), "{report}");
+    let config_file = folder.path().join("switchpoint.toml");
+    std::fs::write(&config_file, config).unwrap();
+    for account in ["{\"private_key\": \"canary\"}", "canary/not/there.json"] {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_switchpoint"));
+        command.env_clear().env("ACCOUNT", account).arg("check").arg(&config_file);
+        let output = command.output().unwrap();
+        let said = String::from_utf8_lossy(&output.stderr);
+        assert_eq!(output.status.code(), Some(2), "{said}");
+        assert!(said.contains("providers.vertex.credentials: "), "{said}");
+        assert!(!said.contains(CANARY), "{said}");
+    }
+}
+
 /// A gateway on this config, with all its providers at `upstream`.
 async fn start(config: &str, upstream: &Upstream) -> Gateway {
     let mut table: Table = config.parse().unwrap();

@@ -211,6 +211,11 @@ async fn played_against_another_config_the_differences_are_told_and_the_exit_cod
     assert!(said.contains("targets: up/cheap -> up/dear"), "{said}");
     assert!(said.contains("2 calls, 1 different"), "{said}");
 
+    assert!(!said.contains("keys that this config does not have"), "{said}");
+    let strangers = config(&after).replace("[keys.test]", "[keys.other]");
+    let (_, said) = replay(folder.path(), &strangers, &[]);
+    assert!(said.contains("2 calls by keys that this config does not have"), "{said}");
+
     let (_, said) = replay(folder.path(), &config(&after), &["--json"]);
     let told: Vec<Value> = said.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
     let sum = told.last().unwrap();

@@ -465,6 +465,11 @@ impl GuardNote {
     pub fn is_clean(&self) -> bool {
         self.found.is_empty() && self.failure.is_none()
     }
+
+    /// What came of it: its action where there was reason for it.
+    pub fn result(&self) -> &'static str {
+        if self.is_clean() { "pass" } else { self.action }
+    }
 }
 
 impl CallRecord {

@@ -40,7 +40,7 @@ pub(super) struct Address {
     /// The config that names address and key, where nothing else does; without it the one that
     /// `serve` would take.
     #[arg(long, value_name = "FILE")]
-    config: Option<PathBuf>,
+    pub(super) config: Option<PathBuf>,
     /// Print JSON.
     #[arg(long)]
     pub(super) json: bool,
@@ -49,16 +49,20 @@ pub(super) struct Address {
 // === impl Address ===
 
 impl Address {
+    /// Where it is told to be, whatever the config says.
+    pub(super) fn url(&self) -> Option<String> {
+        self.admin.clone().or_else(|| variable("SWITCHPOINT_ADMIN_URL"))
+    }
+
+    pub(super) fn key(&self) -> Result<Option<String>, String> {
+        let Some(path) = &self.key_file else { return Ok(variable("SWITCHPOINT_ADMIN_KEY")) };
+        let text = std::fs::read_to_string(path);
+        let text = text.map_err(|error| format!("{}: {error}", path.display()))?;
+        Ok(Some(text.trim().to_owned()))
+    }
+
     pub(super) fn open(&self) -> Result<Door, String> {
-        let url = self.admin.clone().or_else(|| variable("SWITCHPOINT_ADMIN_URL"));
-        let key = match &self.key_file {
-            Some(path) => {
-                let text = std::fs::read_to_string(path);
-                let text = text.map_err(|error| format!("{}: {error}", path.display()))?;
-                Some(text.trim().to_owned())
-            }
-            None => variable("SWITCHPOINT_ADMIN_KEY"),
-        };
+        let (url, key) = (self.url(), self.key()?);
         if let (Some(url), Some(key)) = (&url, &key) {
             return Door::open(url, key);
         }

@@ -5,12 +5,12 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 use std::sync::Arc;
 
-use clap::{Args, Subcommand};
+use clap::Subcommand;
 use serde_json::{Value, json};
 
-use super::admin::{Door, GREETING};
+use super::admin::{Address, Door, GREETING};
 use super::{complain, complain_all, config_path, load, located, say};
-use crate::config::{Config, Secret, StoreUrl, variable};
+use crate::config::{Config, Secret, StoreUrl};
 use crate::error::Error;
 use crate::gateway::directory::{Actor, Draft, Entry, Kind, PAGE, Page};
 use crate::gateway::{Gateway, Snapshot};
@@ -42,20 +42,20 @@ pub(super) enum KeysCommand {
         #[arg(long, value_name = "JSON", default_value = "{}")]
         settings: String,
         #[command(flatten)]
-        place: Where,
+        place: Address,
     },
     /// List keys, those of the config file among them.
     List {
         #[arg(long)]
         team: Option<String>,
         #[command(flatten)]
-        place: Where,
+        place: Address,
     },
     /// Revoke a key for good.
     Revoke {
         id: String,
         #[command(flatten)]
-        place: Where,
+        place: Address,
     },
     /// Give a key a new secret and print it, this once.
     Rotate {
@@ -64,22 +64,8 @@ pub(super) enum KeysCommand {
         #[arg(long, default_value = "24h")]
         overlap: String,
         #[command(flatten)]
-        place: Where,
+        place: Address,
     },
-}
-
-#[derive(Debug, Args)]
-pub(super) struct Where {
-    /// The admin address of a gateway, with its key in `$SWITCHPOINT_ADMIN_KEY`; else that of the
-    /// config if one answers there, else the store of the config.
-    #[arg(long, value_name = "URL")]
-    admin: Option<String>,
-    /// The config; without it the one that `serve` would take.
-    #[arg(long, value_name = "FILE")]
-    config: Option<PathBuf>,
-    /// Print JSON.
-    #[arg(long)]
-    json: bool,
 }
 
 /// Why nothing was done.
@@ -144,7 +130,7 @@ async fn act(command: KeysCommand) -> Result<(), Failed> {
 }
 
 /// The secret alone on standard output, so that a script can take it.
-fn show_secret(made: &Value, place: &Where) {
+fn show_secret(made: &Value, place: &Address) {
     if place.json {
         say(&format!("{made:#}"));
         return;
@@ -184,13 +170,11 @@ fn table(entries: &[Value]) -> String {
 // === impl Desk ===
 
 impl Desk {
-    async fn find(place: &Where) -> Result<Self, Failed> {
-        let key = variable("SWITCHPOINT_ADMIN_KEY");
-        if let Some(url) = &place.admin {
-            let key =
-                key.ok_or_else(|| because("--admin needs the key in SWITCHPOINT_ADMIN_KEY"))?;
-            return Door::open(url, &key).map(Self::Api).map_err(Failed::Because);
+    async fn find(place: &Address) -> Result<Self, Failed> {
+        if place.url().is_some() {
+            return place.open().map(Self::Api).map_err(Failed::Because);
         }
+        let key = place.key().map_err(Failed::Because)?;
         let path = config_path(place.config.clone());
         let config = load(path.as_deref()).map_err(|found| Failed::Said(complain_all(&found)))?;
         let own = config.admin.key.as_ref().map(|key| key.expose().to_owned());

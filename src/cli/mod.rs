@@ -54,7 +54,8 @@ enum Command {
     /// Check the trail of changes that operators made.
     #[command(subcommand)]
     Audit(audit::AuditCommand),
-    /// Make, list, rotate and revoke virtual keys.
+    /// Make, list, rotate and revoke virtual keys, in the store of the config where no address is
+    /// told and no gateway answers at that of the config.
     #[command(subcommand)]
     Keys(keys::KeysCommand),
     /// Run agents.

@@ -43,6 +43,10 @@ struct Sum {
     after_usd: f64,
     /// So many calls have no price, before or after.
     unpriced: u64,
+    /// Were made by keys that the config does not have.
+    unknown_keys: u64,
+    /// Have no words in which guards could find something.
+    wordless: u64,
 }
 
 pub(super) fn run(arguments: &ReplayArguments) -> ExitCode {
@@ -90,7 +94,11 @@ async fn play_all(player: &Player, file: &Path, as_json: bool) -> io::Result<Sum
             Err(_) => Err("is no kept call".to_owned()),
         };
         match result {
-            Ok((kept, now)) => sum.take(&kept, &now, as_json),
+            Ok((kept, now)) => {
+                sum.unknown_keys += u64::from(!player.knows_key(&kept));
+                sum.wordless += u64::from(player.is_blind(&kept));
+                sum.take(&kept, &now, as_json);
+            }
             Err(message) => {
                 sum.left_out += 1;
                 complain(&format!("line {}: left out: {message}", number + 1));
@@ -139,12 +147,27 @@ impl Sum {
 
     fn text(&self) -> String {
         let Self { calls, different, left_out, routes, targets, outcomes, unpriced, .. } = self;
-        format!(
+        let mut text = format!(
             "{calls} calls, {different} different, {left_out} left out\n\
              routes {routes}, targets {targets}, outcomes {outcomes}\n\
              cost {:.6} -> {:.6} USD, where both are known; {unpriced} with one price only",
             self.before_usd, self.after_usd
-        )
+        );
+        if self.unknown_keys > 0 {
+            let _ = write!(
+                text,
+                "\n{} calls by keys that this config does not have: played by one that may call all",
+                self.unknown_keys
+            );
+        }
+        if self.wordless > 0 {
+            let _ = write!(
+                text,
+                "\n{} calls whose words were not kept: guards could find nothing in them",
+                self.wordless
+            );
+        }
+        text
     }
 
     fn json(&self) -> Json {
@@ -152,7 +175,8 @@ impl Sum {
             "calls": self.calls, "different": self.different, "left_out": self.left_out,
             "routes": self.routes, "targets": self.targets, "outcomes": self.outcomes,
             "cost_before_usd": rounded(self.before_usd), "cost_after_usd": rounded(self.after_usd),
-            "unpriced": self.unpriced,
+            "unpriced": self.unpriced, "unknown_keys": self.unknown_keys,
+            "wordless": self.wordless,
         })
     }
 }

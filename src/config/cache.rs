@@ -168,6 +168,11 @@ impl Cache {
         })
     }
 
+    /// By which route or model questions are embedded, where a route says nothing.
+    pub(super) fn embedder(&self) -> Option<&str> {
+        self.usual.semantic.as_ref()?.route.as_deref()
+    }
+
     /// Similar questions are for routes that say so.
     pub(super) fn semantic(&self, route: Option<&RouteCache>) -> Option<Semantic> {
         let own = route?.semantic.as_ref().filter(|own| own.wanted)?;

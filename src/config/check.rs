@@ -9,7 +9,7 @@ use sha2::{Digest, Sha256};
 
 use super::problem::{Report, child, suggestion};
 use super::route::{Route, Strategy, split};
-use super::{Config, Key, check_agents, guard, means, tool};
+use super::{Config, Key, Role, RouteCache, check_agents, guard, means, tool};
 
 /// Requests say `agent/NAME` for agents, so no provider may be called so.
 const AGENT: &str = "agent";
@@ -27,6 +27,10 @@ pub(super) fn check(config: &Config, kinds: &[&str], report: &Report) {
         check_fallbacks(config, name, &path, route, report);
         check_tasks(config, &path, route, report);
         check_semantic(config, &path, route, report);
+        check_idle(config, &path, route, report);
+    }
+    if let Some(Err(message)) = config.cache.embedder().map(|name| find_model(config, name)) {
+        report.problem("cache.semantic.route", message);
     }
     for (name, key) in &config.keys {
         check_grants(config, &child("keys", name), key, report);
@@ -225,6 +229,29 @@ fn check_semantic(config: &Config, path: &str, route: &Route, report: &Report) {
     }
 }
 
+/// What does no harm and has no effect either, so that it is hardly what was meant.
+fn check_idle(config: &Config, path: &str, route: &Route, report: &Report) {
+    let ignores = matches!(route.strategy, Strategy::Ordered);
+    let weighted = route.targets.iter().position(|target| target.weight.is_some());
+    if let Some(place) = weighted.filter(|_| ignores) {
+        let path = format!("{path}.targets[{place}]");
+        report.warn(&path, "targets are asked in their order, so `weight` needs a `strategy`");
+    }
+    let is_alone = route.targets.len() == 1
+        && route.fallbacks.lists().iter().all(|(_, names)| names.is_empty());
+    if route.hedge.is_some() && is_alone {
+        report.warn(&child(path, "hedge"), "there is no second target that could be raced");
+    }
+    let wants_similar =
+        |cache: &RouteCache| cache.semantic.as_ref().is_some_and(|semantic| semantic.wanted);
+    if route.cache.as_ref().is_some_and(wants_similar)
+        && config.cache.terms(route.cache.as_ref()).is_none()
+    {
+        let path = child(&child(path, "cache"), "semantic");
+        report.warn(&path, "nothing is remembered here: write `mode = \"on\"`");
+    }
+}
+
 /// A route, or a model of a provider.
 pub(super) fn find_model(config: &Config, name: &str) -> Result<(), String> {
     match split(name) {
@@ -274,6 +301,11 @@ fn check_hierarchy(config: &Config, report: &Report) {
         let path = child("keys", name);
         check_member(&path, "user", key.user.as_ref(), &config.users, report);
         check_member(&path, "team", key.team.as_ref(), &config.teams, report);
+        let user = key.user.as_ref().and_then(|name| config.users.get(name));
+        let team = key.team.as_ref().or_else(|| user?.team.as_ref());
+        if key.role == Some(Role::TeamAdmin) && team.is_none() {
+            report.warn(&child(&path, "role"), "is of a team, and it has none; write `team`");
+        }
     }
     for (name, user) in &config.users {
         let path = child("users", name);

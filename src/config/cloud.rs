@@ -109,6 +109,10 @@ impl CloudKeys {
             client_id: plain("client_id"),
             client_secret: secret("client_secret", Literal::Warned),
         };
+        if plain("credentials").is_some_and(|text| text.trim_start().starts_with('{')) {
+            let message = "holds the account itself; put that into a file and write its path";
+            section.get("credentials").iter().for_each(|field| field.fail(message));
+        }
         keys.check(section);
         keys
     }

@@ -88,7 +88,7 @@ pub use tool::{
     SqlTemplate, SqlTool, TextTemplate, Tool, ToolAuth, ToolCache, ToolKind, ToolLimits, Undo,
     UrlTemplate, Web,
 };
-pub use value::is_name;
+pub use value::{ALL_CALLS, is_name};
 
 use problem::{Lines, Report};
 use reader::{Field, Section};

@@ -50,7 +50,7 @@ pub struct Otlp {
     pub ca: Option<PathBuf>,
     pub capture: Capture,
     pub attributes: Attributes,
-    /// How many calls of a thousand are kept whose caller has not decided.
+    /// How many calls of a million are kept whose caller has not decided.
     pub sample: u32,
     /// The same for the calls of single routes.
     pub routes: BTreeMap<String, u32>,
@@ -100,7 +100,7 @@ impl Default for Otlp {
             ca: None,
             capture: Capture::None,
             attributes: Attributes::GenAi,
-            sample: 1000,
+            sample: value::ALL_CALLS,
             routes: BTreeMap::new(),
             slow: Some(Duration::from_secs(30)),
             resource: BTreeMap::new(),
@@ -159,9 +159,8 @@ impl Otlp {
             entries.filter_map(|(name, field)| Some((name.to_owned(), field.read(value::text)?)))
         });
         let routes = section.get("routes").map(|field| field.entries()).unwrap_or_default();
-        let share = |(name, field): (&str, Field<'_>)| {
-            Some((name.to_owned(), field.read(value::permille)?))
-        };
+        let share =
+            |(name, field): (&str, Field<'_>)| Some((name.to_owned(), field.read(value::sample)?));
         let mut told = silent.resource;
         told.extend(resource.into_iter().flatten());
         Self {
@@ -178,7 +177,7 @@ impl Otlp {
             attributes: section
                 .read("attributes", |v| value::one_of(v, ATTRIBUTES))
                 .unwrap_or(silent.attributes),
-            sample: section.read("sample", value::permille).unwrap_or(silent.sample),
+            sample: section.read("sample", value::sample).unwrap_or(silent.sample),
             routes: routes.into_iter().filter_map(share).collect(),
             slow: match section.read("slow", value::pause) {
                 Some(Duration::ZERO) => None,
@@ -303,11 +302,11 @@ impl Environment<'_> {
 
     fn sample(&self) -> Option<u32> {
         match (self.look)("OTEL_TRACES_SAMPLER")?.trim_start_matches("parentbased_") {
-            "always_on" => Some(1000),
+            "always_on" => Some(value::ALL_CALLS),
             "always_off" => Some(0),
             "traceidratio" => {
                 let ratio = (self.look)("OTEL_TRACES_SAMPLER_ARG").unwrap_or_default();
-                value::thousandths(ratio.parse().ok()?)
+                value::millionths(ratio.parse().ok()?)
             }
             _ => None,
         }

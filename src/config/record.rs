@@ -39,8 +39,8 @@ pub struct Record {
     /// Names, or patterns with a trailing `*`; none is all.
     pub routes: Vec<String>,
     pub keys: Vec<String>,
-    /// Of a thousand calls, so many.
-    pub permille: u32,
+    /// Of a million calls, so many.
+    pub sample: u32,
     pub bodies: Bodies,
     /// Answers too, in the same form as bodies.
     pub answers: bool,
@@ -76,7 +76,7 @@ impl Record {
                 .map_or_else(|| PathBuf::from("recordings"), PathBuf::from),
             routes: texts(section, "routes"),
             keys: texts(section, "keys"),
-            permille: section.read("sample", value::permille).unwrap_or(1000),
+            sample: section.read("sample", value::sample).unwrap_or(value::ALL_CALLS),
             bodies: section
                 .read("bodies", |written| value::one_of(written, &forms))
                 .unwrap_or(Bodies::Redacted),

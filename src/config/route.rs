@@ -185,8 +185,8 @@ pub struct Fallbacks {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Shadow {
     pub target: Target,
-    /// Of a thousand calls, so many.
-    pub permille: u32,
+    /// Of a million calls, so many.
+    pub sample: u32,
     /// At the same time.
     pub concurrency: u32,
     /// By estimate, input and output; `None` for no limit.
@@ -429,7 +429,7 @@ impl Shadow {
         let section = field.section(SHADOW_KEYS)?;
         Some(Self {
             target: Target::read(&section.require("target")?)?,
-            permille: section.read("sample", value::permille).unwrap_or(1000),
+            sample: section.read("sample", value::sample).unwrap_or(value::ALL_CALLS),
             concurrency: section
                 .read("concurrency", |value| value::whole(value, 1..=10_000))
                 .and_then(|count| u32::try_from(count).ok())

@@ -13,6 +13,9 @@ const DURATION_UNITS: [(&str, u64); 5] =
 const SIZE_UNITS: [(&str, u64); 4] =
     [("KiB", 1 << 10), ("MiB", 1 << 20), ("GiB", 1 << 30), ("B", 1)];
 
+/// A share of 1 of calls that are drawn by chance, in its unit: millionths.
+pub const ALL_CALLS: u32 = 1_000_000;
+
 /// Deadlines are added to clock readings, so they must stay far from overflow.
 const LONGEST: Duration = Duration::from_hours(365 * 24);
 
@@ -54,7 +57,28 @@ pub(super) fn one_of<T: Copy>(value: &DeValue<'_>, words: &[(&str, T)]) -> Resul
 
 /// A share from 0 to 1, in thousandths.
 pub(super) fn permille(value: &DeValue<'_>) -> Result<u32, String> {
-    let wrong = || format!("{} is not a share; write a number from 0 to 1", shown(value));
+    let written = share(value)?;
+    // Counted out, since a cast would be one that could lose something.
+    let steps = (0..=1000u32).rev();
+    let below = |step: &u32| f64::from(*step) <= written.mul_add(1000.0, 1e-6);
+    Ok(steps.into_iter().find(below).unwrap_or_default())
+}
+
+/// A share of many calls from 0 to 1, in millionths.
+pub(super) fn sample(value: &DeValue<'_>) -> Result<u32, String> {
+    let wrong = || "must be 0, or at least a millionth".to_owned();
+    millionths(share(value)?).ok_or_else(wrong)
+}
+
+/// A share from 0 to 1, in millionths; `None` for what is none, or so small that it would be 0.
+pub(super) fn millionths(share: f64) -> Option<u32> {
+    let whole = Some(share).filter(|share| (0.0..=1.0).contains(share))?;
+    let whole = format!("{:.0}", whole * f64::from(ALL_CALLS)).parse().ok()?;
+    (whole > 0 || share == 0.0).then_some(whole)
+}
+
+/// A number from 0 to 1.
+fn share(value: &DeValue<'_>) -> Result<f64, String> {
     let written = match value {
         DeValue::Float(float) => float.as_str().parse::<f64>().ok(),
         DeValue::Integer(_) => {
@@ -62,16 +86,8 @@ pub(super) fn permille(value: &DeValue<'_>) -> Result<u32, String> {
         }
         _ => None,
     };
-    written.and_then(thousandths).ok_or_else(wrong)
-}
-
-/// A share from 0 to 1, in thousandths.
-pub(super) fn thousandths(share: f64) -> Option<u32> {
-    if !(0.0..=1.0).contains(&share) {
-        return None;
-    }
-    // Counted out, since a cast would be one that could lose something.
-    (0..=1000u32).rev().find(|step| f64::from(*step) <= share.mul_add(1000.0, 1e-6))
+    let wrong = || format!("{} is not a share; write a number from 0 to 1", shown(value));
+    written.filter(|share| (0.0..=1.0).contains(share)).ok_or_else(wrong)
 }
 
 /// A duration longer than nothing: a deadline of zero would refuse everything.

@@ -208,7 +208,7 @@ impl Builder<'_> {
         let wishes = Wishes { max_output_tokens, ..Wishes::default() };
         Some(Shadow {
             chain: Arc::new(Chain { name: label.into(), attempts: 1, wishes, ..lone(target) }),
-            permille: shadow.permille,
+            sample: shadow.sample,
             running: Gauge::new(shadow.concurrency as usize),
             tokens: shadow.tokens_per_hour.map(Hourly::new),
         })

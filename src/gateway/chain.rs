@@ -96,7 +96,7 @@ pub(super) struct Hedge {
 #[derive(Debug)]
 pub(super) struct Shadow {
     pub(super) chain: Arc<Chain>,
-    pub(super) permille: u32,
+    pub(super) sample: u32,
     pub(super) running: Gauge,
     pub(super) tokens: Option<Hourly>,
 }

@@ -11,6 +11,7 @@ use super::flow::{Flow, Step};
 use super::reply::outcome_of;
 use super::{journey, till};
 use crate::canon::Outcome;
+use crate::config::ALL_CALLS;
 use crate::error::Error;
 use crate::net::shed::Permit;
 
@@ -68,7 +69,7 @@ pub(super) async fn cast(call: &mut Call, question: &mut Question) -> Result<(),
     let Some(shadow) = shadowed.shadow.as_ref() else { return Ok(()) };
     // What is only counted is not answered, and what is still arriving can be read once only.
     let fit = !call.surface().counts_tokens() && question.rest().is_none();
-    if !fit || call.draw() % 1000 >= u64::from(shadow.permille) {
+    if !fit || call.draw() % u64::from(ALL_CALLS) >= u64::from(shadow.sample) {
         return Ok(());
     }
     till::hold(call, question).await?;

@@ -340,7 +340,7 @@ fn guarded(note: &GuardNote) -> Guarded<'_> {
     Guarded {
         guard: &note.guard,
         stage: note.stage,
-        action: note.action,
+        action: note.result(),
         found: &note.found,
         scanned_bytes: note.scanned_bytes,
         score: note.score,

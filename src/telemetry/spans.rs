@@ -140,7 +140,7 @@ impl Cut<'_> {
         if !record.guards.is_empty() {
             let said = record.guards.iter();
             let said: Vec<String> = said
-                .map(|note| format!("{}: {} {}", note.guard, note.stage, note.action))
+                .map(|note| format!("{}: {} {}", note.guard, note.stage, note.result()))
                 .collect();
             span.attribute_list(ATTRIBUTE, names::GUARDS, said.iter().map(String::as_str));
             // What was found without asking anybody took no time of its own.
@@ -352,13 +352,12 @@ impl<'a> Finding<'a> {
     fn tell(&self, message: &mut Message<'_>, field: u64) {
         let Self { note, generation } = self;
         let found: Vec<&str> = note.found.keys().map(String::as_str).collect();
-        let result = if note.is_clean() { "pass" } else { note.action };
         for (name, value) in [
             (names::GUARD, &*note.guard),
             (names::GUARD_POLICY, &format!("guards.{}", note.guard)),
             (names::GUARD_VERSION, &generation.to_string()),
             (names::GUARD_SOURCE, note.stage),
-            (names::GUARD_RESULT, result),
+            (names::GUARD_RESULT, note.result()),
             (names::GUARD_FOUND, &found.join(",")),
         ] {
             if !value.is_empty() {

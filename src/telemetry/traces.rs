@@ -10,7 +10,7 @@ use super::protobuf::{Message, Value};
 use super::runs::RunSpan;
 use super::spans;
 use crate::canon::{CallRecord, Outcome, Surface, Trace};
-use crate::config::{Attributes, Capture, Otlp};
+use crate::config::{ALL_CALLS, Attributes, Capture, Otlp};
 
 /// A batch is sent when so much of one worker waits, and no batch is much larger: collectors
 /// commonly refuse more than 4 MiB.
@@ -23,7 +23,7 @@ const VERSION: &str = env!("CARGO_PKG_VERSION");
 /// The traces of the process.
 pub struct Traces {
     names: &'static Names,
-    permille: u32,
+    sample: u32,
     routes: std::collections::BTreeMap<String, u32>,
     slow: Option<Duration>,
     capture: Capture,
@@ -51,7 +51,7 @@ impl Traces {
         };
         Self {
             names,
-            permille: otlp.sample,
+            sample: otlp.sample,
             routes: otlp.routes.clone(),
             slow: otlp.slow,
             capture: otlp.capture,
@@ -71,9 +71,9 @@ impl Traces {
     pub fn samples(&self, trace: &Trace, route: Option<&str>) -> bool {
         trace.sampled.unwrap_or_else(|| {
             let own = route.and_then(|route| self.routes.get(route));
-            let permille = own.copied().unwrap_or(self.permille);
+            let sample = own.copied().unwrap_or(self.sample);
             // The lower bits of a trace's id are random, and the same for all who see it.
-            (trace.id & u128::from(u32::MAX)) * 1000 < u128::from(permille) << 32
+            (trace.id & u128::from(u32::MAX)) * u128::from(ALL_CALLS) < u128::from(sample) << 32
         })
     }
 
@@ -163,7 +163,7 @@ impl Traces {
 
 impl std::fmt::Debug for Traces {
     fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(formatter, "Traces({}‰)", self.permille)
+        write!(formatter, "Traces({} of a million)", self.sample)
     }
 }
 

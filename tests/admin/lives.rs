@@ -120,6 +120,9 @@ async fn teams_and_users_are_made_have_members_and_are_removed() {
     let more = json!({"tokens": 1_000_000});
     let topped = make(&gateway, "/admin/teams/search/topup", more).await;
     assert_eq!(topped["budget"]["limit"], 1_000_015, "{topped:#}");
+    let trail = look(&gateway, "/admin/audit?what=team.topup").await;
+    let noted = json!({"unit": "tokens", "window": "1d", "added": 1_000_000, "limit": 1_000_015});
+    assert_eq!(trail["data"][0]["after"], noted, "{trail:#}");
     assert_eq!(chat(&gateway, secret).await.status, 200);
 
     let taken = operate(&gateway, Method::POST, "/admin/teams", &json!({"id": "search"})).await;
@@ -254,6 +257,22 @@ async fn a_trail_that_was_tampered_with_is_found_out() {
     assert!(String::from_utf8_lossy(&broken.stderr).contains("change 2"), "{broken:?}");
     let verdict = look(&gateway, "/admin/audit/verify").await;
     assert_eq!((&verdict["ok"], &verdict["broken_at"]), (&json!(false), &json!("2")));
+}
+
+#[tokio::test]
+async fn commands_about_keys_go_to_the_gateway_that_the_environment_names() {
+    let (_upstream, gateway) = house("").await;
+    let elsewhere = tempfile::tempdir().unwrap();
+    let config = "[store]\nurl = \"sqlite:own.db\"\n";
+    std::fs::write(elsewhere.path().join("switchpoint.toml"), config).unwrap();
+    let mut command = std::process::Command::new(env!("CARGO_BIN_EXE_switchpoint"));
+    command.args(["keys", "create", "--id", "ci"]).current_dir(elsewhere.path()).env_clear();
+    command.env("SWITCHPOINT_ADMIN_URL", format!("http://{}", gateway.admin));
+    command.env("SWITCHPOINT_ADMIN_KEY", ADMIN_KEY);
+    let output = tokio::task::spawn_blocking(move || command.output()).await.unwrap().unwrap();
+    assert!(output.status.success(), "{output:?}");
+    assert_eq!(look(&gateway, "/admin/keys/ci").await["source"], "api");
+    assert!(!elsewhere.path().join("own.db").exists());
 }
 
 #[tokio::test]

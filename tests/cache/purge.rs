@@ -28,7 +28,6 @@ async fn answers_are_forgotten_by_route_by_key_or_all_of_them() {
     assert_eq!(purge(&gateway, &json!({"key": "other"})).await, json!({"purged": 1}));
     assert_eq!(heard(&gateway, KEY).await, "hit");
     assert_eq!(heard(&gateway, OTHER).await, "miss");
-    assert_eq!(purge(&gateway, &json!({"route": "another"})).await["purged"], 0);
     assert_eq!(purge(&gateway, &json!({"route": "r"})).await["purged"], 2);
     assert_eq!(heard(&gateway, KEY).await, "miss");
     assert_eq!(purge(&gateway, &json!({"all": true})).await["purged"], 1);
@@ -53,6 +52,7 @@ async fn a_purge_says_what_it_means_and_who_may() {
         json!({"all": false}),
         json!({"key": "a", "team": "b"}),
         json!({"rute": "r"}),
+        json!({"route": "another"}),
     ];
     for body in wrong {
         let answer = ask(ADMIN_KEY, body.clone()).await;

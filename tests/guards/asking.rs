@@ -8,7 +8,7 @@ use ring::hmac;
 use serde_json::{Value, json};
 use tokio::time::Instant;
 
-use super::{DOORS, PII, guarded, parrot, said};
+use super::{DOORS, PII, WORDS, guarded, parrot, said};
 use crate::support::client::{chat, open_chat};
 use crate::support::collector::{Collector, Mood, attribute};
 use crate::support::gateway::{provider, route};
@@ -411,4 +411,19 @@ async fn a_trace_tells_which_guard_ended_a_call_and_which_one_could_not_look() {
     assert_eq!(told(&span, "gen_ai.guardrail.result.type"), "failed_closed");
     assert_eq!(told(&span, "error.type"), "failed_closed");
     assert!(told(&span, "switchpoint.guard.failure").starts_with("could not be asked"));
+}
+
+#[tokio::test]
+async fn a_guard_that_finds_nothing_is_told_to_have_let_the_call_pass() {
+    let collector = Collector::start(Mood::Takes).await;
+    let upstream = Upstream::answering(|_| Script::json(200, REPLY)).await;
+    let sections = WORDS.to_owned() + &collector.section("");
+    let gateway = guarded(&upstream, "guards = [\"words\"]", &sections).await;
+    assert_eq!(DOORS[0].ask(&gateway, "Hi", false).await.status, 200);
+    let record = gateway.record().await;
+    assert_eq!(record["guards"][0]["action"], "pass", "{record}");
+    let spans = collector.collected(2).await;
+    let call = spans.iter().find(|span| span.name == "chat fast").unwrap();
+    let said = attribute(&call.attributes, "switchpoint.guards").unwrap();
+    assert_eq!(said, "words: input pass,words: output pass");
 }

@@ -19,7 +19,7 @@ pub(super) struct Draft {
 }
 
 /// One table, and what is said of it.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, PartialEq)]
 pub(super) struct Section {
     comments: Vec<String>,
     values: Map<String, Json>,
@@ -132,6 +132,10 @@ impl Section {
         if inner.is_empty() {
             self.values.shift_remove(table);
         }
+    }
+
+    pub(super) fn take(&mut self, key: &str) -> Option<Json> {
+        self.values.shift_remove(key)
     }
 
     pub(super) fn get(&self, key: &str) -> Option<&Json> {

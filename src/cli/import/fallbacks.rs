@@ -22,7 +22,7 @@ pub(super) fn count(section: &Section, kind: &str) -> u64 {
     of(section, kind).len() as u64
 }
 
-fn of(section: &Section, kind: &str) -> Vec<String> {
+pub(super) fn of(section: &Section, kind: &str) -> Vec<String> {
     let written = section.get("fallbacks").and_then(|fallbacks| fallbacks.get(kind));
     let names = written.and_then(Json::as_array).into_iter().flatten();
     names.filter_map(|name| name.as_str().map(str::to_owned)).collect()

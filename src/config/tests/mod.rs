@@ -478,6 +478,9 @@ session_token = "x"
 [providers.c]
 kind = "vertex"
 location = "evil.example/"
+[providers.e]
+kind = "vertex"
+credentials = '{"private_key": "canary"}'
 "#;
     assert_eq!(
         complaints_beside_sound(text),
@@ -485,6 +488,7 @@ location = "evil.example/"
 7: providers.a: `access_key_id` and `profile` are both written; keep one
 11: providers.b: `session_token` belongs to an `access_key_id`; write both
 14: providers.c: `location` may hold small letters, digits and - only
+19: providers.e.credentials: holds the account itself; put that into a file and write its path
 "
     );
     let sound = format!(

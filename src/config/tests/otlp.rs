@@ -42,7 +42,7 @@ fn the_table_of_the_contract_is_read_inline() {
                 capture = \"none\" }\n";
     let otlp = parse(text).unwrap().telemetry.otlp.unwrap();
     assert_eq!((otlp.protocol, otlp.capture), (Protocol::Http, Capture::None));
-    assert_eq!((otlp.attributes, otlp.sample), (Attributes::GenAi, 1000));
+    assert_eq!((otlp.attributes, otlp.sample), (Attributes::GenAi, 1_000_000));
 }
 
 #[test]
@@ -75,7 +75,7 @@ fn variables_of_traces_go_before_those_of_all_signals() {
     ]);
     let otlp = otlp.unwrap().unwrap();
     assert_eq!(otlp.endpoint, "http://traces:4318/own", "to the letter");
-    assert_eq!((otlp.timeout.as_millis(), otlp.gzip, otlp.sample), (700, true, 250));
+    assert_eq!((otlp.timeout.as_millis(), otlp.gzip, otlp.sample), (700, true, 250_000));
     assert_eq!(otlp.capture, Capture::Full);
 }
 

@@ -35,7 +35,10 @@ classifier = { kind = "model", route = "fast", timeout = "1s", min_score = 0.5, 
     assert_eq!(hedge.after, HedgeAfter::Fixed(Duration::from_secs(1)));
     assert_eq!(hedge.max_extra_permille, 250);
     let shadow = route.shadow.as_ref().unwrap();
-    assert_eq!((shadow.permille, shadow.concurrency, shadow.tokens_per_hour), (500, 3, Some(1000)));
+    assert_eq!(
+        (shadow.sample, shadow.concurrency, shadow.tokens_per_hour),
+        (500_000, 3, Some(1000))
+    );
     assert_eq!((route.targets[0].weight, route.targets[0].prefill), (Some(3), Some(true)));
     assert_eq!(route.max_output_tokens, Some(100));
     let classifier = &config.routes["auto"].classifier;
@@ -99,6 +102,41 @@ classifier = { kind = "examples" }
     ] {
         assert!(told.lines().any(|line| line.contains(&format!(": {path}"))), "{path}:\n{told}");
     }
+}
+
+#[test]
+fn a_share_of_calls_may_be_small_but_not_as_good_as_none() {
+    let config = |share: &str| {
+        parse(&format!(
+            "{SOUND}[routes.a]\ntargets = [\"groq/x\"]\nshadow = {{ target = \"groq/y\", sample = {share} }}\n\
+             [record]\nconsent = true\nsample = {share}\n\
+             [telemetry.otlp]\nendpoint = \"http://c\"\nsample = {share}\n"
+        ))
+    };
+    let small = config("0.0001").unwrap();
+    let shadow = small.routes["a"].shadow.as_ref().unwrap();
+    assert_eq!((shadow.sample, small.record.as_ref().unwrap().sample), (100, 100));
+    assert_eq!(small.telemetry.otlp.as_ref().unwrap().sample, 100);
+    assert_eq!(config("0").unwrap().record.unwrap().sample, 0);
+    let problems = config("0.0000001").unwrap_err();
+    assert_eq!(problems.len(), 3, "{problems:?}");
+    assert_eq!(problems[0].message, "must be 0, or at least a millionth");
+}
+
+#[test]
+fn what_has_no_effect_is_warned_of() {
+    let config = parse(&format!(
+        "{SOUND}[routes.a]\ntargets = [{{ target = \"groq/x\", weight = 3 }}]\n\
+         hedge = {{ after = \"1s\" }}\ncache = {{ semantic = {{ route = \"groq/e\" }} }}\n\
+         [keys.t]\nhash = \"sha256:{}\"\nrole = \"team_admin\"\n",
+        "0".repeat(64)
+    ));
+    let config = config.unwrap();
+    let told: Vec<&str> = config.warnings.iter().map(|it| it.path.as_str()).collect();
+    let all = ["routes.a.targets[0]", "routes.a.hedge", "routes.a.cache.semantic", "keys.t.role"];
+    assert_eq!(told, all);
+    let told = complaints_beside_sound("[cache]\nsemantic = { route = \"nope\" }\n");
+    assert!(told.contains("cache.semantic.route: no route is called \"nope\""), "{told}");
 }
 
 #[test]

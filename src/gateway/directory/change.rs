@@ -10,7 +10,7 @@ use sha2::{Digest, Sha256};
 use super::follow::told;
 use super::rights::unknown;
 use super::{Actor, Created, Draft, Entry, Kind, Known, TopUp};
-use crate::access::account::{BudgetStatus, Moment};
+use crate::access::account::{Amount, BudgetStatus, Moment};
 use crate::access::roster::{Key, Member};
 use crate::access::{digest, new_secret};
 use crate::config::entry::{self, Terms};
@@ -216,7 +216,7 @@ impl Gateway {
                 what: format!("{}.topup", kind.name()),
                 subject: format!("{}:{id}", kind.name()),
                 before: Some(json!({"limit": before.limit}).to_string()),
-                after: Some(top_up.told().to_string()),
+                after: Some(top_up.shown(&before).to_string()),
             },
             act: Act::TopUp(TopUpRow {
                 scope: kind.name().to_owned(),
@@ -395,6 +395,14 @@ impl Told<'_> {
 // === impl TopUp ===
 
 impl TopUp {
+    /// For people: dollars as such, and what may be used from here on.
+    fn shown(&self, before: &BudgetStatus) -> Json {
+        let amount = |value| Amount { unit: self.unit, value };
+        let limit = amount(before.limit.value.saturating_add(self.amount));
+        json!({"unit": self.unit.name(), "window": self.window, "added": amount(self.amount),
+            "limit": limit})
+    }
+
     fn told(&self) -> Json {
         json!({"unit": self.unit.name(), "window": self.window, "added": self.amount})
     }

@@ -19,7 +19,7 @@ use super::arrival::Question;
 use super::call::Call;
 use super::snapshot::Snapshot;
 use crate::canon::{CallRecord, Surface};
-use crate::config::{Bodies, Record};
+use crate::config::{ALL_CALLS, Bodies, Record};
 use crate::dialect::splice::Payload;
 use crate::telemetry::{Counters, Metrics};
 
@@ -134,7 +134,7 @@ impl Call {
         let route = self.record.route.as_deref().unwrap_or_default();
         let key = self.record.key.as_deref().unwrap_or_default();
         // The lower bits decide where calls go by chance; which are kept must not depend on that.
-        let drawn = (self.draw() >> 32) % 1000 < u64::from(terms.permille);
+        let drawn = (self.draw() >> 32) % u64::from(ALL_CALLS) < u64::from(terms.sample);
         if !read || self.is_only_explained() || !drawn || !terms.is_for(route, key) {
             return;
         }

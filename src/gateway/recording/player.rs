@@ -107,6 +107,16 @@ impl Player {
         }
     }
 
+    /// Whether the key of the call is in the config, so that it is played with what that may do.
+    pub fn knows_key(&self, kept: &Kept) -> bool {
+        kept.key.as_deref().is_some_and(|name| self.config.keys.contains_key(name))
+    }
+
+    /// Whether guards are played that find nothing, for the words that they look for were not kept.
+    pub fn is_blind(&self, kept: &Kept) -> bool {
+        kept.form == Form::Redacted && !self.config.guards.is_empty()
+    }
+
     /// The config with what is known of all models that this call could reach.
     fn config_for(&self, kept: &Kept) -> Config {
         let mut config = self.config.clone();
@@ -307,7 +317,7 @@ fn listening() -> Record {
         folder: std::path::PathBuf::new(),
         routes: Vec::new(),
         keys: Vec::new(),
-        permille: 1000,
+        sample: config::ALL_CALLS,
         bodies: Bodies::None,
         answers: false,
         headers: Vec::new(),

@@ -11,6 +11,7 @@ use tokio::sync::oneshot;
 use super::{AdminApi, Answer, Asked, audit, targets};
 use crate::cache::Scope;
 use crate::canon::Surface;
+use crate::config;
 use crate::error::{Error, Kind};
 use crate::gateway::Body;
 use crate::http::{body, json as answer, ready};
@@ -82,6 +83,12 @@ pub(super) async fn purge(api: AdminApi, asked: Asked) -> Answer {
         (None, Some(team)) => format!("team:{team}"),
         (None, None) => String::new(),
     };
+    let house = api.gateway.snapshot();
+    let known = |name: &str| house.config.routes.contains_key(name) || name.contains('/');
+    if let Some(name) = route.filter(|name| !known(name) && *name != "direct") {
+        let hint = config::suggestion(name, house.config.routes.keys().map(String::as_str));
+        return Err(Error::invalid(format!("There is no route `{name}`{hint}")));
+    }
     let scope = Scope { tenant, route: route.unwrap_or_default().to_owned() };
     if all == (scope != Scope::default()) {
         return Err(Error::invalid("Name a `route`, `key` or `team`, or say `\"all\": true`."));

@@ -2,6 +2,7 @@
 
 use std::time::SystemTime;
 
+use crate::canon::Outcome;
 use crate::config;
 use crate::error::Error;
 use crate::http::endpoint;
@@ -142,7 +143,12 @@ impl Query {
             let value = self.text(column.name())?;
             Some((column, value.to_owned()))
         });
-        let equal = equal.collect();
+        let equal: Vec<(Column, String)> = equal.collect();
+        let outcome = equal.iter().find(|(column, _)| *column == Column::Outcome);
+        if let Some((_, name)) = outcome.filter(|(_, name)| Outcome::parse(name).is_none()) {
+            let hint = config::suggestion(name, Outcome::ALL.map(Outcome::name));
+            return Err(Error::invalid(format!("Calls have no outcome `{name}`{hint}")));
+        }
         Ok(Filter { from: self.time("from")?, to: self.time("to")?, equal })
     }
 
@@ -210,6 +216,8 @@ mod tests {
         assert!(message(read("limit=0").unwrap().limit()).contains("from 1"));
         assert!(message(read("from=now").unwrap().filter()).contains("point in time"));
         assert!(message(read("group_by=kye").unwrap().groups()).contains("\"key\""));
+        let outcome = read("outcome=timout").unwrap().filter();
+        assert!(message(outcome).contains("did you mean \"timeout\"?"));
         assert!(message(read("format=xml").unwrap().format()).contains("jsonl"));
     }
 }

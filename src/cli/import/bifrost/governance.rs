@@ -142,7 +142,7 @@ impl Terms {
                 continue;
             };
             for (kind, pace) in limits {
-                section.set_in("limits", kind, pace.as_str());
+                add_limit(section, kind, pace, from);
             }
         }
     }
@@ -166,6 +166,24 @@ fn add_budget(section: &mut Section, path: &str, budget: &Json, report: &Report)
     } else {
         section.push("budget", budget.clone());
     }
+}
+
+/// Limits of several spans hold together.
+fn add_limit(section: &mut Section, kind: &str, pace: &str, from: &Source<'_>) {
+    let known = section.get("limits").and_then(|limits| limits.get(kind)).cloned();
+    let mut paces: Vec<Json> = match known {
+        Some(Json::Array(paces)) => paces,
+        one => one.into_iter().collect(),
+    };
+    let span = |pace: &str| pace.split_once('/').map(|(_, span)| span.to_owned());
+    if paces.iter().any(|other| other.as_str().and_then(span) == span(pace)) {
+        let text =
+            format!("there is a limit of {kind} of the same span for the same owner already");
+        return from.report.lost(&from.at("rate_limit_ids"), text);
+    }
+    paces.push(json!(pace));
+    let all = if paces.len() == 1 { json!(pace) } else { Json::Array(paces) };
+    section.set_in("limits", kind, all);
 }
 
 /// A team or a customer.
@@ -245,11 +263,12 @@ fn grants(
         if ours.is_empty() {
             report.todo(&config.at("provider"), "is no provider of the file; it was left out");
         }
-        if config.peek("key_ids").is_some_and(|ids| *ids == json!(["*"])) {
+        let denied = !lenient && config.peek("key_ids").is_some_and(|ids| *ids == json!([]));
+        if denied || config.peek("key_ids").is_some_and(|ids| *ids == json!(["*"])) {
             drop(config.take("key_ids"));
         }
-        for provider in ours {
-            grants.extend(models.iter().map(|model| format!("{provider}/{model}")));
+        for model in models.iter().filter(|_| !denied) {
+            grants.extend(fleet.targets(&theirs, model).into_iter().map(|(target, _)| target));
         }
         config.rest(&ADVICE);
     }
@@ -259,28 +278,40 @@ fn grants(
 fn model_config(mut from: Source<'_>, fleet: &Fleet, terms: &Terms, draft: &mut Draft) {
     let (model, provider) = (from.text("model_name"), from.text("provider"));
     let scope = from.text("scope").unwrap_or_else(|| "global".to_owned());
-    let known = provider.as_deref().map(|provider| fleet.ours(provider)).unwrap_or_default();
-    let (Some(model), [provider, ..], "global") = (&model, known, scope.as_str()) else {
+    let theirs = provider.unwrap_or_default();
+    let ours = fleet.ours(&theirs);
+    let (Some(model), [_, ..], "global") = (&model, ours, scope.as_str()) else {
         let text = "limits are those of one model of one provider; write others at keys and \
                     providers";
         return from.report.lost(&from.path, text);
     };
     drop(from.take("id"));
     let mut section = Section::default();
-    let path = from.path.clone();
     terms.give(&mut from, "models", "", &mut section);
     if section.get("budget").is_some() {
-        from.report.lost(&path, "budgets are those of keys, users, teams and orgs");
+        from.report.lost(&from.path, "budgets are those of keys, users, teams and orgs");
     }
-    let report = from.report;
-    from.rest(&ADVICE);
-    let Some(limits) = section.get("limits").cloned() else { return };
-    if model == "*" {
-        draft.section("providers", provider).set("limits", limits);
-        report.changed(&path, format!("is of the provider `{provider}` as a whole"));
+    let Some(Json::Object(limits)) = section.take("limits") else { return from.rest(&ADVICE) };
+    let (kind, names) = if model == "*" {
+        ("providers", ours.to_vec())
     } else {
-        draft.section("models", &format!("{provider}/{model}")).set("limits", limits);
+        let targets = fleet.targets(&theirs, model).into_iter();
+        ("models", targets.map(|(target, _)| target).collect())
+    };
+    if kind == "providers" || names.len() > 1 {
+        let text = format!("holds for each of these as a whole: `{}`", names.join("`, `"));
+        from.report.changed(&from.path, text);
     }
+    for name in names {
+        for (of, paces) in &limits {
+            let several =
+                paces.as_array().map_or_else(|| std::slice::from_ref(paces), Vec::as_slice);
+            for pace in several.iter().filter_map(Json::as_str) {
+                add_limit(draft.section(kind, &name), of, pace, &from);
+            }
+        }
+    }
+    from.rest(&ADVICE);
 }
 
 /// A rule whose condition is the model's name is a route of that name.
@@ -295,18 +326,19 @@ fn rule_by_model(mut from: Source<'_>, fleet: &Fleet, draft: &mut Draft) {
         return from.report.lost(&from.path, text);
     };
     let full = |provider: Option<&str>, wanted: Option<&str>| {
-        let ours = fleet.ours(provider?).first()?;
-        Some(format!("{ours}/{}", wanted.unwrap_or(&model)))
+        fleet.targets(provider.unwrap_or_default(), wanted.unwrap_or(&model))
     };
     let mut targets: Vec<(String, f64)> = Vec::new();
     for (path, value) in from.list("targets") {
         let Some(mut one) = Source::new(path, value, from.report) else { continue };
         let weight = one.number("weight").unwrap_or(1.0);
         let (provider, wanted) = (one.text("provider"), one.text("model"));
-        match full(provider.as_deref(), wanted.as_deref()) {
-            Some(name) => targets.push((name, weight)),
-            None => one.report.todo(&one.path, "names no provider of the file; it was left out"),
+        let named = full(provider.as_deref(), wanted.as_deref());
+        if named.is_empty() {
+            one.report.todo(&one.path, "names no provider of the file; it was left out");
         }
+        let whole: f64 = named.iter().map(|(_, own)| own).sum();
+        targets.extend(named.into_iter().map(|(name, own)| (name, weight * own / whole)));
         one.lose("key_id", "write a provider for the key");
         one.rest(&ADVICE);
     }
@@ -323,9 +355,12 @@ fn rule_by_model(mut from: Source<'_>, fleet: &Fleet, draft: &mut Draft) {
             Some((provider, model)) => (provider, Some(model)),
             None => (fallback.as_str(), None),
         };
-        match full(Some(provider), model) {
-            Some(name) => fallbacks::add(&mut section, "general", &name),
-            None => from.report.todo(&from.at("fallbacks"), "names no provider of the file"),
+        let named = full(Some(provider), model);
+        if named.is_empty() {
+            from.report.todo(&from.at("fallbacks"), "names no provider of the file");
+        }
+        for (name, _) in &named {
+            fallbacks::add(&mut section, "general", name);
         }
     }
     drop((from.take("id"), from.take("name")));
@@ -336,6 +371,10 @@ fn rule_by_model(mut from: Source<'_>, fleet: &Fleet, draft: &mut Draft) {
     }
     let route = source::section_name(model.rsplit('/').next().unwrap_or(&model));
     report.changed(&path, format!("is the route `{route}`, which clients ask for by that name"));
+    if draft.find("routes", &route).is_some_and(|before| *before != section) {
+        report
+            .changed(&path, format!("takes the place of the route `{route}` that was told before"));
+    }
     draft.insert("routes", &route, section);
 }
 

@@ -21,6 +21,8 @@ pub(super) struct Fleet {
     names: BTreeMap<String, Vec<String>>,
     /// Who serves a model by which name of its own, with its weight; in the order of the file.
     served: Vec<(String, Vec<(String, f64)>)>,
+    /// Who of ours serves whatever is asked for, with its weight.
+    open: BTreeMap<String, f64>,
 }
 
 /// One key of a provider.
@@ -69,6 +71,23 @@ impl Fleet {
     /// What a provider of theirs is called here.
     pub(super) fn ours(&self, theirs: &str) -> &[String] {
         self.names.get(theirs).map(Vec::as_slice).unwrap_or_default()
+    }
+
+    /// Who serves a model of a provider of theirs, and by which name, with their weights.
+    pub(super) fn targets(&self, theirs: &str, model: &str) -> Vec<(String, f64)> {
+        let ours = self.ours(theirs);
+        let of = |(target, _): &&(String, f64)| {
+            target.split_once('/').is_some_and(|(provider, _)| ours.iter().any(|it| it == provider))
+        };
+        let served = self.served.iter().filter(|(name, _)| name == model);
+        let served: Vec<_> = served.flat_map(|(_, targets)| targets).filter(of).cloned().collect();
+        if !served.is_empty() {
+            return served;
+        }
+        let any = model == "*" || !ours.iter().any(|provider| self.open.contains_key(provider));
+        let open = ours.iter().filter(|provider| any || self.open.contains_key(*provider));
+        let weight = |provider| self.open.get(provider).copied().unwrap_or(1.0);
+        open.map(|provider| (format!("{provider}/{model}"), weight(provider))).collect()
     }
 
     pub(super) fn read(&mut self, name: &str, mut section: Source<'_>, draft: &mut Draft) {
@@ -151,11 +170,17 @@ impl Fleet {
             report.changed(&key.path, text);
         }
         let weight = weights.iter().sum::<f64>();
-        let served = if listed.is_empty() { named.iter().collect() } else { listed };
-        for model in served {
-            self.serves(model, format!("{ours}/{model}"), weight);
+        if listed.is_empty() {
+            self.open.insert(ours.clone(), weight);
         }
-        for (alias, model) in group.iter().flat_map(|key| &key.aliases) {
+        let served = if listed.is_empty() { named.iter().collect() } else { listed };
+        let aliases = || group.iter().flat_map(|key| &key.aliases);
+        for model in served {
+            if !aliases().any(|(alias, _)| alias == model) {
+                self.serves(model, format!("{ours}/{model}"), weight);
+            }
+        }
+        for (alias, model) in aliases() {
             self.serves(alias, format!("{ours}/{model}"), weight);
         }
         self.names.entry(name.to_owned()).or_default().push(ours);

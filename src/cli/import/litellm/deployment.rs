@@ -134,6 +134,11 @@ fn find_model(params: &mut Source<'_>) -> Option<Model> {
         params.report.todo(&path, format!("{text}. It was left out"));
         return None;
     };
+    if model.name.is_empty() {
+        let text = format!("`{written}` names no model behind the `/`. It was left out");
+        params.report.todo(&path, text);
+        return None;
+    }
     if !model.row.note.is_empty() {
         params.report.changed(&path, model.row.note);
     }
@@ -221,8 +226,15 @@ fn cloud(params: &mut Source<'_>, model: &Model, values: &mut Map<String, Json>)
             params.report.todo(&path, text);
         }
         Some(written) => {
-            let variable = named(&written).map(|name| format!("env:{name}"));
-            named(&written).inspect(|name| params.report.needs(name));
+            let variable = named(&written).map(|name| {
+                let text = format!(
+                    "a file is read here: if {name} holds the account itself, put that into a file \
+                     and set {name} to its path"
+                );
+                params.report.todo(&path, text);
+                params.report.needs(name);
+                format!("env:{name}")
+            });
             values.insert("credentials".to_owned(), json!(variable.unwrap_or(written)));
         }
         None => {}

@@ -23,13 +23,22 @@ fn named(written: &str) -> Option<&str> {
     written.strip_prefix(REFERENCE)
 }
 
+/// Whether it is for all models of a provider, by the names that they have there.
+fn is_by_its_name(entry: &Json) -> bool {
+    let name = entry["model_name"].as_str().filter(|name| name.contains('*'));
+    name.is_some() && name == entry["litellm_params"]["model"].as_str()
+}
+
 pub(super) fn import(config: Json, report: &Report) -> Draft {
     let mut draft = Draft::default();
     let Some(mut root) = Source::new("", config, report) else { return draft };
     settings::environment(&mut root);
     let mut settings = settings::Settings::read(&mut root, &mut draft);
     let mut router = Router::default();
-    for (path, entry) in root.list("model_list") {
+    let mut entries = root.list("model_list");
+    // A name that is not told from its target is the provider's; others of its kind give way.
+    entries.sort_by_key(|(_, entry)| !is_by_its_name(entry));
+    for (path, entry) in entries {
         let Some(entry) = Source::new(path, entry, report) else { continue };
         if let Some(deployment) = Deployment::read(entry, &settings.defaults, &mut draft) {
             router.add(deployment);

@@ -20,6 +20,8 @@ pub(super) struct Router {
     names: BTreeMap<String, String>,
     /// Routes that are no other names of others.
     own: BTreeSet<String>,
+    /// Names with a `*`, and the targets, with one, that stand for them.
+    patterns: Vec<(String, String)>,
 }
 
 /// Which strategy of ours each of theirs is, and what is different.
@@ -49,6 +51,7 @@ impl Router {
         let strategy = Self::strategy(settings, report);
         for (name, group) in std::mem::take(&mut self.groups) {
             if group.iter().any(Deployment::is_pattern) {
+                self.patterns.extend(group.first().map(|it| (name.clone(), it.target())));
                 Self::pattern(&name, &group, draft, report);
             } else {
                 self.route(&name, group, strategy, draft, report);
@@ -142,7 +145,7 @@ impl Router {
     /// A route for each other name.
     fn aliases(&mut self, settings: &Settings, draft: &mut Draft, report: &Report) {
         for (alias, model, path) in &settings.aliases {
-            let Some(ours) = self.names.get(model) else {
+            let Some(ours) = &self.find(model) else {
                 report.todo(path, format!("`{model}` is no model of the file; it was left out"));
                 continue;
             };
@@ -162,11 +165,11 @@ impl Router {
     }
 
     fn fallback(&self, fallback: &Fallback, draft: &mut Draft, report: &Report) {
-        let to: Vec<&String> = fallback
+        let to: Vec<String> = fallback
             .to
             .iter()
             .filter_map(|name| {
-                let ours = self.names.get(name);
+                let ours = self.find(name);
                 if ours.is_none() {
                     let text = format!("`{name}` is no model of the file; it was left out");
                     report.todo(&fallback.path, text);
@@ -176,8 +179,8 @@ impl Router {
             .collect();
         let from = if fallback.from == "*" {
             draft.names("routes")
-        } else if let Some(ours) = self.names.get(&fallback.from) {
-            self.alike(ours, draft)
+        } else if let Some(ours) = self.find(&fallback.from) {
+            self.alike(&ours, draft)
         } else {
             report.todo(&fallback.path, "is for no model of the file; it was left out");
             return;
@@ -192,11 +195,22 @@ impl Router {
             if default && (fallbacks::has(&section, fallback.kind) || name.contains(".order-")) {
                 continue;
             }
-            for target in to.iter().filter(|target| ***target != name) {
+            for target in to.iter().filter(|target| **target != name) {
                 fallbacks::add(&mut section, fallback.kind, target);
             }
             draft.insert("routes", &name, section);
         }
+    }
+
+    /// What stands here for a name of theirs, be it one that only a pattern matches.
+    fn find(&self, name: &str) -> Option<String> {
+        let matched = |(pattern, target): &(String, String)| {
+            let (before, after) = pattern.split_once('*')?;
+            let meant = name.strip_prefix(before)?.strip_suffix(after)?;
+            Some((pattern.len(), target.replacen('*', meant, 1)))
+        };
+        let by_pattern = || self.patterns.iter().filter_map(matched).max().map(|(_, name)| name);
+        self.names.get(name).cloned().or_else(by_pattern)
     }
 
     /// The route, and those that are other names of it.

@@ -149,7 +149,7 @@ fn cache(litellm: &mut Source<'_>, draft: &mut Draft) {
         return parameters.map_or((), |parameters| parameters.rest(&ADVICE));
     }
     let cache = draft.section("cache", "");
-    cache.set("mode", "on");
+    cache.set("mode", "on").set("sampled", true).set("tool_calls", true);
     let text = "is for the same key's same question only; `share = \"all\"` is as it was";
     litellm.report.changed(&litellm.at("cache"), text);
     let Some(mut parameters) = parameters else { return };

@@ -2,9 +2,9 @@
 
 use serde_json::{Value as Json, json};
 
-use super::Place;
-use crate::cli::import::draft::Section;
-use crate::cli::import::report::Report;
+use super::{Place, plain};
+use crate::cli::import::draft::{Draft, Section};
+use crate::cli::import::fallbacks;
 use crate::cli::import::source::Source;
 
 /// What of a call can be asked, as they and we call it; whether it is text.
@@ -16,54 +16,110 @@ const PARAMETERS: [(&str, &str, bool); 3] = [
 const COMPARED: [(&str, &str); 6] =
     [("$eq", "=="), ("$ne", "!="), ("$gt", ">"), ("$gte", ">="), ("$lt", "<"), ("$lte", "<=")];
 
-/// A route whose targets are for the calls of one condition each, and the default behind them.
+/// Where calls go for which a condition holds; the default has none.
+type Step<'p> = (&'p Place, Option<String>);
+
+/// A route whose targets are for the calls of one condition each, and the default behind them. From
+/// the first group on, or the first target that stands there already, the rest are fallbacks.
 pub(super) fn section(
     places: &[Place],
+    name: &str,
     strategy: Option<&mut Source<'_>>,
-    report: &Report,
+    draft: &mut Draft,
 ) -> Option<Section> {
     let strategy = strategy?;
+    let mut steps = steps(places, strategy).into_iter().enumerate().peekable();
     let mut section = Section::default();
-    let mut seen: Vec<String> = Vec::new();
-    let find = |label: &str| places.iter().find(|place| place.label == label);
-    let path = strategy.at("conditions");
+    while let Some((_, (place, when))) = steps.next_if(|(_, step)| is_simple(step.0, &section)) {
+        for target in &place.targets {
+            let target = match &when {
+                Some(when) => json!({"target": target, "when": when}),
+                None => json!(target),
+            };
+            section.push("targets", target);
+        }
+    }
+    let mut behind = Vec::new();
+    for (turn, (place, when)) in steps {
+        let mut group = place.section.clone().unwrap_or_else(|| plain(&place.targets));
+        let further = fallbacks::of(&group, "general");
+        group.take("fallbacks");
+        let at = if when.is_some() { behind.len() } else { 0 };
+        if when.is_some() && !further.is_empty() {
+            let text = "its own fallbacks stand behind all others, for calls of every condition";
+            strategy.report.changed(&place.path, text);
+        }
+        let inner = group.take("when").and_then(|inner| inner.as_str().map(str::to_owned));
+        let both = match (&inner, &when) {
+            (Some(inner), Some(when)) => Some(format!("({when}) && ({inner})")),
+            _ => inner.or(when),
+        };
+        group.set_some("when", both);
+        if section.get("targets").is_none() {
+            section = group;
+        } else if group == plain(&place.targets) {
+            place.targets.iter().for_each(|name| fallbacks::add(&mut section, "general", name));
+        } else {
+            let route = draft.fresh("routes", &format!("{name}.then-{}", turn + 1));
+            draft.insert("routes", &route, group);
+            fallbacks::add(&mut section, "general", &route);
+        }
+        behind.splice(at..at, further);
+    }
+    for name in &behind {
+        fallbacks::add(&mut section, "general", name);
+    }
+    section.get("targets")?;
+    Some(section)
+}
+
+/// The places in the order in which they are asked for.
+fn steps<'p>(places: &'p [Place], strategy: &mut Source<'_>) -> Vec<Step<'p>> {
+    let report = strategy.report;
+    let named = |label: &str| places.iter().find(|it| !label.is_empty() && it.label == label);
+    let mut steps: Vec<Step<'p>> = Vec::new();
     for (path, value) in strategy.list("conditions") {
         let Some(mut condition) = Source::new(path, value, report) else { continue };
         let then = condition.text("then").unwrap_or_default();
         let query = condition.take("query").unwrap_or_default();
         let at = condition.path.clone();
         condition.rest(&super::ADVICE);
-        let (Some(place), Some(when)) = (find(&then), cel(&query)) else {
+        let (Some(place), Some(when)) = (named(&then), cel(&query)) else {
             let text = "asks for what a condition cannot know, or leads nowhere; write `when` of a \
                         target or a route by hand";
             report.lost(&at, text);
             continue;
         };
-        for target in &place.targets {
-            if seen.contains(target) {
-                report.lost(&at, format!("`{target}` has a condition already; write a route"));
-                continue;
+        match steps.iter().position(|(known, _)| known.label == then) {
+            Some(first) => {
+                // Those between the two have the first word.
+                let between = steps[first + 1..].iter().filter_map(|(_, other)| other.as_ref());
+                let others = between.map(|other| format!("!({other})")).chain([when.clone()]);
+                let all = others.collect::<Vec<_>>().join(" && ");
+                let earlier = steps[first].1.take().unwrap_or_default();
+                steps[first].1 = Some(format!("{earlier} || {all}"));
             }
-            seen.push(target.clone());
-            section.push("targets", json!({"target": target, "when": when}));
+            None => steps.push((place, Some(when))),
         }
     }
     if let Some(label) = strategy.text("default") {
-        let default = find(&label).map(|place| place.targets.as_slice()).unwrap_or_default();
-        if default.is_empty() {
-            report.todo(&strategy.at("default"), "leads nowhere; it was left out");
-        }
-        let own = |target: &&String| !seen.contains(target);
-        for target in default.iter().filter(own) {
-            section.push("targets", target.as_str());
+        match named(&label) {
+            Some(place) => steps.push((place, None)),
+            None => report.todo(&strategy.at("default"), "leads nowhere; it was left out"),
         }
     }
     let text = "conditions ask for `x-switchpoint-tags: a=b` in the place of metadata, and \
                 `request.model` is the route's name; the default also takes over when the others \
                 have failed";
-    report.changed(&path, text);
-    section.get("targets")?;
-    Some(section)
+    report.changed(&strategy.at("conditions"), text);
+    steps
+}
+
+/// Whether it comes to targets that a route has not yet, and nothing else.
+fn is_simple(place: &Place, section: &Section) -> bool {
+    let known = super::named(section);
+    place.section.as_ref().is_none_or(|group| *group == plain(&place.targets))
+        && !place.targets.iter().any(|target| known.contains(target))
 }
 
 /// The query in CEL; `None` where that cannot say it.

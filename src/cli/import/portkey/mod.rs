@@ -132,7 +132,7 @@ fn group(
     let mut section = match mode.as_deref() {
         Some("loadbalance") => balanced(&places, report),
         Some("fallback") => one_by_one(places, name, draft),
-        Some("conditional") => condition::section(&places, strategy.as_mut(), report),
+        Some("conditional") => condition::section(&places, name, strategy.as_mut(), draft),
         Some("single") | None => {
             if places.len() > 1 {
                 report.lost(&node.at("targets"), "only the first of them was ever asked");
@@ -185,10 +185,11 @@ fn balanced(places: &[Place], report: &Report) -> Option<Section> {
         section.push("targets", values::target(first, weight));
         if place.targets.len() > 1 {
             let text = "is a group in a load balance: its first target has the share, the others \
-                        are fallbacks of all";
+                        are fallbacks of all, whatever their weights and conditions";
             report.changed(&place.path, text);
         }
         behind.extend(targets.cloned());
+        behind.extend(place.section.iter().flat_map(|group| fallbacks::of(group, "general")));
     }
     section.get("targets")?;
     section.set("strategy", "weighted");
@@ -215,8 +216,12 @@ fn one_by_one(places: Vec<Place>, name: &str, draft: &mut Draft) -> Option<Secti
         match place.section {
             Some(group) => {
                 let route = draft.fresh("routes", &format!("{name}.then-{}", turn + 2));
+                // Nobody looks for the fallbacks of a fallback.
+                let further = fallbacks::of(&group, "general");
                 draft.insert("routes", &route, group);
-                fallbacks::add(&mut section, "general", &route);
+                for name in [route].iter().chain(&further) {
+                    fallbacks::add(&mut section, "general", name);
+                }
             }
             None => {
                 for target in &place.targets {

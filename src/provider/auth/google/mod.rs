@@ -77,15 +77,14 @@ pub(super) struct External {
 /// The source of a section's tokens, and the project that pays for the quota if a file names one.
 pub(super) fn find(setup: Setup<'_>) -> Result<(Source, Option<String>), String> {
     let environment = &setup.environment.google;
-    let Some(path) = file(&setup.section.cloud, environment) else {
+    let Some((path, named)) = file(&setup.section.cloud, environment) else {
         let host = environment.metadata_host.as_deref().unwrap_or(METADATA_HOST);
         let url = format!("http://{host}{METADATA_PATH}");
         let desk = Desk::local(METADATA, &url, setup)?;
         return Ok((Source::Metadata(desk), None));
     };
-    let json = read(&path)?;
-    let source =
-        Source::of(&json, setup).map_err(|wrong| format!("{}: {wrong}", path.display()))?;
+    let json = read(&path, &named)?;
+    let source = Source::of(&json, setup).map_err(|wrong| format!("{named}: {wrong}"))?;
     Ok((source, json["quota_project_id"].as_str().map(str::to_owned)))
 }
 
@@ -94,7 +93,8 @@ pub(super) fn project(keys: &CloudKeys, environment: &GoogleEnvironment) -> Resu
     if let Some(project) = keys.project.as_ref().or(environment.project.as_ref()) {
         return Ok(project.clone());
     }
-    let json = file(keys, environment).map(|path| read(&path)).transpose()?.unwrap_or_default();
+    let json = file(keys, environment).map(|(path, named)| read(&path, &named));
+    let json = json.transpose()?.unwrap_or_default();
     ["project_id", "quota_project_id"]
         .iter()
         .find_map(|key| json[key].as_str())
@@ -102,17 +102,21 @@ pub(super) fn project(keys: &CloudKeys, environment: &GoogleEnvironment) -> Resu
         .ok_or_else(|| "it needs a `project`, or GOOGLE_CLOUD_PROJECT".to_owned())
 }
 
-/// The file of credentials: the one that is named, else the usual one if it exists.
-fn file(keys: &CloudKeys, environment: &GoogleEnvironment) -> Option<PathBuf> {
+/// The file of credentials, and who names it: the section, the environment, or nobody for the usual
+/// one, if it exists. Complaints say that and not the path, for whoever takes the account itself for
+/// a path has a key there.
+fn file(keys: &CloudKeys, environment: &GoogleEnvironment) -> Option<(PathBuf, String)> {
+    let named = |path: &Option<PathBuf>, by: &str| Some((path.clone()?, by.to_owned()));
     let usual = || environment.well_known_file.clone().filter(|path| path.exists());
-    keys.credentials.clone().or_else(|| environment.credentials.clone()).or_else(usual)
+    named(&keys.credentials, "credentials")
+        .or_else(|| named(&environment.credentials, "GOOGLE_APPLICATION_CREDENTIALS"))
+        .or_else(|| usual().map(|path| (path.clone(), path.display().to_string())))
 }
 
 /// What is wrong is never shown: the file holds a key.
-fn read(path: &Path) -> Result<Value, String> {
-    let shown = path.display();
-    let text = std::fs::read(path).map_err(|error| format!("{shown}: {error}"))?;
-    serde_json::from_slice(&text).map_err(|_| format!("{shown}: it is not JSON"))
+fn read(path: &Path, named: &str) -> Result<Value, String> {
+    let text = std::fs::read(path).map_err(|error| format!("{named}: {error}"))?;
+    serde_json::from_slice(&text).map_err(|_| format!("{named}: it is not JSON"))
 }
 
 /// The text in a field that must be there.

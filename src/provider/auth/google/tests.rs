@@ -151,8 +151,17 @@ fn a_file_that_proves_nothing_is_refused_without_being_shown() {
         let problem = Signer::google(scene.setup()).unwrap_err();
         assert!(problem.contains(expected) && !problem.contains("canary"), "{problem}");
     }
-    let keys = CloudKeys { credentials: Some("nowhere.json".into()), ..CloudKeys::default() };
-    let scene = Scene::new(keys, CloudEnvironment::default());
-    let problem = Signer::google(scene.setup()).unwrap_err();
-    assert!(problem.starts_with("nowhere.json: No such file"), "{problem}");
+    // Somebody takes the account itself for a path.
+    let account = r#"{"private_key": "canary"}"#;
+    let keys = CloudKeys { credentials: Some(account.into()), ..CloudKeys::default() };
+    let mut environment = CloudEnvironment::default();
+    environment.google.credentials = Some(account.into());
+    for (keys, environment, named) in [
+        (keys, CloudEnvironment::default(), "credentials: "),
+        (CloudKeys::default(), environment, "GOOGLE_APPLICATION_CREDENTIALS: "),
+    ] {
+        let problem = Signer::google(Scene::new(keys, environment).setup()).unwrap_err();
+        assert!(problem.starts_with(named) && problem.contains("No such file"), "{problem}");
+        assert!(!problem.contains("canary"), "{problem}");
+    }
 }
