@@ -324,6 +324,8 @@ mod tests {
     use proptest::prelude::*;
 
     type Event = (Vec<u8>, Option<Vec<u8>>, Option<Vec<u8>>);
+    /// Data and name of an event.
+    type Carried = (Option<Vec<u8>>, Option<Vec<u8>>);
 
     fn decode(chunks: &[&[u8]]) -> Vec<Event> {
         let mut decoder = Decoder::default();
@@ -363,9 +365,17 @@ mod tests {
     }
 
     /// What the events of a stream are called and carry, of those that carry something.
-    fn carried(stream: &[u8]) -> Vec<(Option<Vec<u8>>, Option<Vec<u8>>)> {
+    fn carried(stream: &[u8]) -> Vec<Carried> {
         let events = decode(&[stream]).into_iter().filter(|(_, data, _)| data.is_some());
         events.map(|(_, data, event)| (data, event)).collect()
+    }
+
+    fn stays_when_cut(stream: &[u8]) {
+        let whole = decode(&[stream]);
+        for cut in 0..=stream.len() {
+            let (left, right) = stream.split_at(cut);
+            assert_eq!(decode(&[left, right]), whole, "cut at {cut}: {}", stream.escape_ascii());
+        }
     }
 
     #[test]
@@ -373,7 +383,7 @@ mod tests {
         for end in ["\n", "\r\n", "\r"] {
             let stream = "event: a\ndata: {\"a\":1}\nevent: b\n: hi\ndata: {\"b\":2}\n\ndata: {}\ndata: [DONE]\n\n";
             let stream = stream.replace('\n', end);
-            let expected: Vec<(Option<Vec<u8>>, Option<Vec<u8>>)> = [
+            let expected: Vec<Carried> = [
                 (r#"{"a":1}"#, Some("a")),
                 (r#"{"b":2}"#, Some("b")),
                 ("{}", None),
@@ -383,11 +393,7 @@ mod tests {
             .into();
             for stream in [&*stream, stream.trim_end(), &format!("{}{end}", stream.trim_end())] {
                 assert_eq!(carried(stream.as_bytes()), expected, "{stream:?}");
-                let whole = decode(&[stream.as_bytes()]);
-                for cut in 0..=stream.len() {
-                    let (left, right) = stream.as_bytes().split_at(cut);
-                    assert_eq!(decode(&[left, right]), whole, "{stream:?} cut at {cut}");
-                }
+                stays_when_cut(stream.as_bytes());
             }
             assert_eq!(carried(&passed(stream.as_bytes())), expected, "{end:?}");
         }

@@ -212,15 +212,8 @@ async fn ask_so(
         };
         flow.recorder = remember::recorder(call, errand);
         let due = (sent + limits.first_token).min(end);
-        return first_content(
-            call,
-            target,
-            flow,
-            reply.status,
-            due,
-            call.wishes().map_or(Duration::ZERO, |wishes| wishes.hold_back),
-        )
-        .await;
+        let hold_back = call.wishes().map_or(Duration::ZERO, |wishes| wishes.hold_back);
+        return first_content(call, target, flow, reply.status, due, hold_back).await;
     }
     if question.relayed.is_some() {
         let due = (Instant::now() + limits.first_token).min(end);

@@ -6,7 +6,7 @@ use serde_json::Value;
 
 use super::before;
 use crate::support::Script;
-use crate::support::client::{CHAT, post};
+use crate::support::client::{Answer, CHAT, post};
 use crate::support::gateway::KEY;
 use crate::support::replies::{DONE, REPLY, answer, ask, ask_stream, role, shown, word};
 
@@ -23,22 +23,21 @@ const GONE: &str = r#"{"code":404,"message":"The model `m` does not exist.","obj
 
 #[tokio::test]
 async fn an_error_inside_a_success_is_what_it_is_with_a_status_of_its_own() {
-    for path in [CHAT, MESSAGES] {
-        for stream in [false, true] {
-            let event = format!("data: {GONE}\n\n");
-            let field = format!("error: {GONE}\n\ndata: [DONE]\n\n");
-            let mut scripts = vec![Script::json(404, GONE), Script::json(200, GONE)];
-            scripts.extend([event, field].map(|event| Script::stream([event])));
-            for script in scripts {
-                let (upstream, gateway) = before("openai-compatible", "m", vec![script]).await;
-                let answer = post(gateway.address, path, KEY, asked(path, stream)).await;
-                assert_eq!(answer.status, 404, "{path} {stream}: {}", answer.text());
-                let error = &answer.json()["error"];
-                assert_eq!(error["code"], "model_not_found", "{path} {stream}: {error}");
-                let message = error["message"].as_str().unwrap();
-                assert!(message.contains("does not exist"), "{path} {stream}: {message}");
-                assert_eq!(upstream.requests().len(), 1, "{path} {stream}");
-            }
+    let asked_so = [CHAT, MESSAGES].map(|path| [(path, false), (path, true)]);
+    for (path, stream) in asked_so.into_iter().flatten() {
+        let event = format!("data: {GONE}\n\n");
+        let field = format!("error: {GONE}\n\ndata: [DONE]\n\n");
+        let mut scripts = vec![Script::json(404, GONE), Script::json(200, GONE)];
+        scripts.extend([event, field].map(|event| Script::stream([event])));
+        for script in scripts {
+            let (upstream, gateway) = before("openai-compatible", "m", vec![script]).await;
+            let answer = post(gateway.address, path, KEY, asked(path, stream)).await;
+            assert_eq!(answer.status, 404, "{path} {stream}: {}", answer.text());
+            let error = &answer.json()["error"];
+            assert_eq!(error["code"], "model_not_found", "{path} {stream}: {error}");
+            let message = error["message"].as_str().unwrap();
+            assert!(message.contains("does not exist"), "{path} {stream}: {message}");
+            assert_eq!(upstream.requests().len(), 1, "{path} {stream}");
         }
     }
 }
@@ -62,35 +61,36 @@ async fn an_error_by_any_name_ends_a_stream_with_its_words() {
     }
 }
 
+fn is_whole(reply: &Answer, (path, stream): (&str, bool), case: &str) {
+    let text = reply.text();
+    assert_eq!(reply.status, 200, "{case}\n{text}");
+    let form = if stream { "text/event-stream" } else { "application/json" };
+    assert_eq!(reply.header("content-type"), Some(form), "{case}");
+    if stream {
+        let end = if path == CHAT { "[DONE]" } else { "message_stop" };
+        assert!(text.contains("there.") && text.contains(end), "{case}\n{text}");
+    } else {
+        assert!(reply.json().to_string().contains("Hello there."), "{case}\n{text}");
+    }
+}
+
 #[tokio::test]
 async fn an_answer_is_read_as_what_it_is_whatever_its_label_says() {
     let events = answer().concat();
     let ended = format!("{REPLY}\n\n{DONE}");
     let labels = ["application/json", "text/event-stream", "text/plain; charset=utf-8", ""];
-    for body in [&*events, REPLY, &ended] {
-        for label in labels {
-            let headers = [("content-type", label)];
-            let headers = if label.is_empty() { &[][..] } else { &headers[..] };
-            let script = Script::reply(200, headers, body);
-            let (upstream, gateway) = before("openai-compatible", "m", vec![script]).await;
-            for (path, stream) in [(CHAT, false), (CHAT, true), (MESSAGES, false), (MESSAGES, true)]
-            {
-                let case = format!("{path} {stream} {label}: {body}");
-                let reply = post(gateway.address, path, KEY, asked(path, stream)).await;
-                assert_eq!(reply.status, 200, "{case}\n{}", reply.text());
-                let form = if stream { "text/event-stream" } else { "application/json" };
-                assert_eq!(reply.header("content-type"), Some(form), "{case}");
-                if stream {
-                    assert!(reply.text().contains("there."), "{case}\n{}", reply.text());
-                    let end = if path == CHAT { "[DONE]" } else { "message_stop" };
-                    assert!(reply.text().contains(end), "{case}\n{}", reply.text());
-                } else {
-                    let text = reply.json().to_string();
-                    assert!(text.contains("Hello there."), "{case}\n{text}");
-                }
-            }
-            assert_eq!(upstream.requests().len(), 4, "{label}: {body}");
+    let bodies = [&*events, REPLY, &ended];
+    for (body, label) in bodies.iter().flat_map(|body| labels.map(|label| (body, label))) {
+        let headers = [("content-type", label)];
+        let headers = if label.is_empty() { &[][..] } else { &headers[..] };
+        let script = Script::reply(200, headers, body);
+        let (upstream, gateway) = before("openai-compatible", "m", vec![script]).await;
+        for (path, stream) in [(CHAT, false), (CHAT, true), (MESSAGES, false), (MESSAGES, true)] {
+            let case = format!("{path} {stream} {label}: {body}");
+            let reply = post(gateway.address, path, KEY, asked(path, stream)).await;
+            is_whole(&reply, (path, stream), &case);
         }
+        assert_eq!(upstream.requests().len(), 4, "{label}: {body}");
     }
 }
 

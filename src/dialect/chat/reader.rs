@@ -271,7 +271,10 @@ pub(in crate::dialect) fn read_reason(reason: &str, native: &str) -> FinishReaso
         "malformed_function_call" | "MALFORMED_FUNCTION_CALL" => Some(FinishReason::Malformed),
         _ => None,
     };
-    exact.unwrap_or(match reason {
+    if let Some(exact) = exact {
+        return exact;
+    }
+    match reason {
         "length" | "max_tokens" | "MAX_TOKENS" => FinishReason::Length,
         "model_length" | "context_length_exceeded" | "model_context_window_exceeded" => {
             FinishReason::ContextFull
@@ -286,7 +289,7 @@ pub(in crate::dialect) fn read_reason(reason: &str, native: &str) -> FinishReaso
         // Google's, as its API in OpenAI's words has it.
         _ if reason.ends_with(": MALFORMED_FUNCTION_CALL") => FinishReason::Malformed,
         _ => FinishReason::Stop,
-    })
+    }
 }
 
 /// The word for a reason, and the more exact one for those that OpenAI does not have.
