@@ -285,7 +285,7 @@ async fn each_provider_serves_the_clients_of_its_own_dialect_byte_for_byte() {
 /// The status a client sees for a class, and the code that goes with it.
 fn told(class: &str, status: u16) -> (u16, &'static str) {
     match class {
-        "rate_limited" | "daily_limit" => (429, "rate_limited"),
+        "rate_limited" | "daily_limit" | "budget" => (429, "rate_limited"),
         "model_not_found" => (404, "model_not_found"),
         "too_large" => (413, "invalid_request"),
         "context_too_long" => (400, "context_too_long"),

@@ -164,6 +164,15 @@ impl Passage {
         }
     }
 
+    /// The upstream has nothing more to say: what its reader still holds back, in the client's
+    /// words.
+    pub fn close(&mut self) -> Vec<u8> {
+        match self {
+            Self::Translated(translated) => translated.close(),
+            Self::Tapped(_) | Self::Watched(_) => Vec::new(),
+        }
+    }
+
     /// Whether all of the answer is told but its end, which waits to be let out.
     pub fn is_withheld(&self) -> bool {
         matches!(self, Self::Translated(translated) if translated.is_withheld())
@@ -501,6 +510,12 @@ impl Translated {
             self.last_word = last_data(&out);
         }
         out
+    }
+
+    fn close(&mut self) -> Vec<u8> {
+        self.events.clear();
+        self.reader.end(&mut self.events);
+        self.write()
     }
 
     fn complete(&mut self) -> Vec<u8> {

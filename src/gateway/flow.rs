@@ -166,6 +166,18 @@ impl Flow {
         })
     }
 
+    /// The upstream has nothing more to say. Whether the end of its answer waits for guards now.
+    pub(super) fn close(&mut self) -> bool {
+        if self.after.is_none() {
+            return false;
+        }
+        let last = self.passage.close();
+        if !last.is_empty() {
+            self.ready.push_back(last.into());
+        }
+        self.passage.is_withheld()
+    }
+
     /// What somebody else was given.
     fn repeat(&mut self, next: Next) -> Step {
         match next {

@@ -227,7 +227,9 @@ impl Live {
         }
         let now = Instant::now();
         let sight = self.flow.passage.sight();
-        let until = match self.finished {
+        // Guards that are asked about the whole of it take their own time.
+        let finished = self.finished.filter(|_| !self.flow.passage.is_withheld());
+        let until = match finished {
             Some(since) if sight.done => since.max(self.last_data) + DONE_WAIT,
             Some(since) if !sight.resumed => since.max(self.last_data) + FINISH_WAIT,
             _ => (self.last_data + self.idle).min(self.total),
@@ -235,7 +237,7 @@ impl Live {
         if now < until {
             return Turn::Wait(until);
         }
-        if self.finished.is_some() {
+        if finished.is_some() {
             return self.ended(Step::Ended);
         }
         if now >= self.total {
@@ -259,6 +261,9 @@ impl Live {
             }
             Step::Cut(cause) => tracing::debug!(%cause, "an upstream's stream broke"),
             Step::Ended | Step::Data => {}
+        }
+        if self.flow.close() {
+            return Turn::Wait(Instant::now());
         }
         // Its last event may have come without the empty line that ends one, and so only now.
         self.note_finish();

@@ -61,7 +61,7 @@ async fn an_error_by_any_name_ends_a_stream_with_its_words() {
     }
 }
 
-fn is_whole(reply: &Answer, (path, stream): (&str, bool), case: &str) {
+fn assert_whole(reply: &Answer, (path, stream): (&str, bool), case: &str) {
     let text = reply.text();
     assert_eq!(reply.status, 200, "{case}\n{text}");
     let form = if stream { "text/event-stream" } else { "application/json" };
@@ -88,7 +88,7 @@ async fn an_answer_is_read_as_what_it_is_whatever_its_label_says() {
         for (path, stream) in [(CHAT, false), (CHAT, true), (MESSAGES, false), (MESSAGES, true)] {
             let case = format!("{path} {stream} {label}: {body}");
             let reply = post(gateway.address, path, KEY, asked(path, stream)).await;
-            is_whole(&reply, (path, stream), &case);
+            assert_whole(&reply, (path, stream), &case);
         }
         assert_eq!(upstream.requests().len(), 4, "{label}: {body}");
     }

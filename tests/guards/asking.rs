@@ -288,6 +288,29 @@ async fn what_only_notes_may_let_a_stream_run_and_is_in_the_record() {
 }
 
 #[tokio::test]
+async fn an_end_that_guards_wait_for_is_told_though_its_upstream_says_no_last_word() {
+    for is_open in [false, true] {
+        let upstream = Upstream::answering(move |_| {
+            let (word, finish) = (crate::support::replies::word, crate::support::replies::finish());
+            let script = Script::stream_head().chunks([word("fine"), finish]);
+            if is_open { script.stall() } else { script.end() }
+        })
+        .await;
+        let service = service(objects_to("forbidden")).await;
+        let guard = webhook(&service, "[\"output\"]", "mode = \"parallel\"");
+        let gateway = guarded(&upstream, "guards = [\"own\"]", &guard).await;
+        for door in DOORS {
+            let answer = door.ask(&gateway, "Well?", true).await;
+            assert!(answer.text().contains("fine"), "{}", answer.text());
+            let ends = ["\"stop\"", "end_turn", "completed", "STOP"];
+            assert!(ends.iter().any(|end| answer.text().contains(end)), "{}", answer.text());
+        }
+        let outcomes = gateway.recorded(DOORS.len()).await;
+        assert!(outcomes.iter().all(|record| record["outcome"] == "ok"), "{outcomes:?}");
+    }
+}
+
+#[tokio::test]
 async fn a_verdict_that_comes_behind_a_stream_still_ends_it_as_filtered() {
     let upstream = super::upstream(3, |_| "this is forbidden".to_owned()).await;
     let service = service(objects_to("forbidden")).await;
