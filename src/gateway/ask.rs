@@ -202,7 +202,7 @@ async fn ask_so(
         label.says_events() && !call.gathers()
     } else {
         let wanted = question.envelope.stream && !call.gathers();
-        wanted && form::streams(&mut reply, limits, sent, end).await?
+        wanted && label.streams(&mut reply, limits, sent, end).await?
     };
     if is_stream {
         let passage = passage(call, question, target, errand, usage_added);
@@ -219,7 +219,7 @@ async fn ask_so(
         let due = (Instant::now() + limits.first_token).min(end);
         return Box::pin(relayed::answer(call.surface(), reply, due)).await;
     }
-    read_answer(call, question, target, errand, reply, end).await
+    read_answer(call, question, target, errand, (reply, label), end).await
 }
 
 /// What stands in the head of this request alone. A gateway that is asked the same once more is told
@@ -251,11 +251,10 @@ async fn read_answer(
     question: &Question,
     target: &Target,
     errand: &Errand,
-    reply: Reply,
+    (reply, label): (Reply, Label),
     end: Instant,
 ) -> Result<Answered, Box<Failure>> {
     let limits = &target.limits;
-    let label = Label::of(&reply);
     let streams = label.says_events();
     let idle = if streams { limits.idle.max(limits.first_token) } else { limits.idle };
     let body = timeout_at(end, read_whole(reply.body, idle, LONGEST_ANSWER))

@@ -45,6 +45,29 @@ impl Label {
         }
     }
 
+    /// Waits for the beginning of an answer to a question for a stream, and says whether it is one.
+    pub(super) async fn streams(
+        &self,
+        reply: &mut Reply,
+        limits: &Limits,
+        sent: Instant,
+        end: Instant,
+    ) -> Result<bool, Box<Failure>> {
+        if self.is_binary {
+            return Ok(true);
+        }
+        let (due, late) = if self.says_events() {
+            (sent + limits.first_token, Cause::FirstTokenTimeout)
+        } else {
+            (Instant::now() + limits.idle, Cause::IdleTimeout)
+        };
+        let first =
+            timeout_at(due.min(end), poll_fn(|context| reply.body.poll_first(context))).await;
+        let first = first.map_err(|_| Failure::of(late, reply.status))?;
+        let first = first.map_err(|_| Failure::truncated(reply.status))?;
+        Ok(self.is_events(first.as_slice()))
+    }
+
     /// What a whole answer is in truth: its content type, and its body without what belongs to
     /// streams.
     pub(super) fn mended(self, body: Bytes) -> (HeaderValue, Bytes) {
@@ -59,28 +82,6 @@ impl Label {
 /// Whether a content type is that of events.
 pub(super) fn is_events(content_type: &HeaderValue) -> bool {
     content_type.as_bytes().starts_with(EVENTS.as_bytes())
-}
-
-/// Waits for the beginning of an answer to a question for a stream, and says whether it is one.
-pub(super) async fn streams(
-    reply: &mut Reply,
-    limits: &Limits,
-    sent: Instant,
-    end: Instant,
-) -> Result<bool, Box<Failure>> {
-    let label = Label::of(reply);
-    if label.is_binary {
-        return Ok(true);
-    }
-    let (due, late) = if label.says_events() {
-        (sent + limits.first_token, Cause::FirstTokenTimeout)
-    } else {
-        (Instant::now() + limits.idle, Cause::IdleTimeout)
-    };
-    let first = timeout_at(due.min(end), poll_fn(|context| reply.body.poll_first(context))).await;
-    let first = first.map_err(|_| Failure::of(late, reply.status))?;
-    let first = first.map_err(|_| Failure::truncated(reply.status))?;
-    Ok(label.is_events(first.as_slice()))
 }
 
 /// JSON without the end of a stream, which some servers put behind it.
