@@ -168,7 +168,8 @@ impl Default for Count {
 impl Count {
     pub fn take(&mut self, piece: &str) {
         for character in piece.chars() {
-            let run = run(character);
+            let known = ASCII.get(u32::from(character) as usize).copied();
+            let run = known.unwrap_or_else(|| run(character));
             if run != self.last {
                 self.tenths += cost(self.last, self.length);
                 (self.last, self.length) = (run, 0);
@@ -182,7 +183,18 @@ impl Count {
     }
 }
 
-fn run(character: char) -> Run {
+/// What most texts consist of, looked up.
+const ASCII: [Run; 128] = {
+    let mut runs = [Run::Sign; 128];
+    let mut byte = 0_u8;
+    while byte < 128 {
+        runs[byte as usize] = run(byte as char);
+        byte += 1;
+    }
+    runs
+};
+
+const fn run(character: char) -> Run {
     match character {
         'a'..='z' | 'A'..='Z' => Run::Letters,
         '0'..='9' => Run::Digits,
