@@ -119,6 +119,7 @@ impl Assembler {
                 self.current = self.calls.len();
                 return;
             }
+            call.value.in_string = false;
             call.pass_on((&self.seed, self.current), choice, events);
             call.close(choice, events);
             self.current += 1;
@@ -225,9 +226,25 @@ impl Call {
         }
         if self.custom {
             self.held.push_str(piece.arguments);
-        } else {
-            let end = self.value.read(piece.arguments);
-            self.held.push_str(&piece.arguments[..end]);
+            return;
+        }
+        if !self.value.has_begun() && matches!(piece.arguments.trim(), "null" | "[]") {
+            return;
+        }
+        let end = self.value.read(piece.arguments);
+        self.held.push_str(&piece.arguments[..end]);
+        if self.value.whole {
+            self.unquote();
+        }
+    }
+
+    /// Some servers write the arguments as JSON twice over.
+    fn unquote(&mut self) {
+        let inner: Option<String> = serde_json::from_str(&self.held).ok();
+        if let Some(inner) =
+            inner.filter(|inner| matches!(inner.trim().bytes().next(), None | Some(b'{')))
+        {
+            self.held = inner;
         }
     }
 
@@ -260,7 +277,7 @@ impl Call {
             let (name, custom) = (self.name.clone(), self.custom);
             events.push(Event::Open { choice, part: Opening::ToolCall { id, name, custom } });
         }
-        if !self.held.is_empty() {
+        if !self.held.is_empty() && !self.value.is_text() {
             let delta = Delta::Arguments(std::mem::take(&mut self.held));
             events.push(Event::Delta { choice, delta });
         }
@@ -277,6 +294,15 @@ impl Call {
 // === impl Value ===
 
 impl Value {
+    fn has_begun(&self) -> bool {
+        self.whole || self.is_cut()
+    }
+
+    /// It is a text that goes on.
+    fn is_text(&self) -> bool {
+        self.depth == 0 && self.in_string
+    }
+
     /// It has begun and is not whole.
     fn is_cut(&self) -> bool {
         self.depth > 0 || self.in_string
@@ -403,6 +429,23 @@ mod tests {
                 ("", None, "", "1}"),
                 ("b", None, "find", r#"{"y":"#),
                 ("b", None, "", "2}"),
+            ],
+        ),
+        (
+            "arguments that are none come first",
+            &[
+                ("a", Some(0), "look", "null"),
+                ("", Some(0), "", r#"{"x":1}"#),
+                ("b", Some(1), "find", "[]"),
+                ("", Some(1), "", r#"{"y":2}"#),
+            ],
+        ),
+        (
+            "arguments are JSON twice over",
+            &[
+                ("a", Some(0), "look", r#""{\"x\":1}""#),
+                ("b", Some(1), "find", r#" "{\"y\""#),
+                ("", Some(1), "", r#":2}""#),
             ],
         ),
         (

@@ -23,6 +23,7 @@ pub mod keepsake;
 mod legible;
 mod lost;
 pub mod marks;
+pub mod mend;
 pub mod multipart;
 pub mod messages;
 pub mod names;
@@ -96,7 +97,14 @@ pub trait UpstreamSide: Send + Sync {
     fn write_request(&self, request: &ChatRequest, aim: &Aim<'_>)
     -> Result<Written, Inexpressible>;
 
-    fn read_response(&self, body: &[u8]) -> Result<ChatResponse, Misread>;
+    fn read_whole(&self, body: &[u8]) -> Result<ChatResponse, Misread>;
+
+    /// Reads a whole answer, mended if it is not legible as it is.
+    fn read_response(&self, body: &[u8]) -> Result<ChatResponse, Misread> {
+        self.read_whole(body).or_else(|misread| {
+            mend::whole(body).map_or(Err(misread), |mended| self.read_whole(&mended))
+        })
+    }
 
     /// Reads one answer's stream.
     fn reader(&self) -> Box<dyn ReadStream>;

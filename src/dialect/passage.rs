@@ -6,6 +6,7 @@
 use bytes::Bytes;
 
 use super::keepsake::{Keeper, Keepsake};
+use super::mend::Mender;
 use super::openai::Tap;
 use super::seam::Seam;
 pub use super::sight::Sight;
@@ -58,6 +59,7 @@ pub enum Passage {
 /// Reads along; the bytes pass untouched.
 pub struct Watched {
     reader: Box<dyn ReadStream>,
+    mender: Mender,
     sight: Sight,
     choices: u32,
     /// The stream's last word, should the upstream owe it.
@@ -72,6 +74,7 @@ pub struct Watched {
 /// Reads, and writes anew.
 pub struct Translated {
     reader: Box<dyn ReadStream>,
+    mender: Mender,
     writer: Box<dyn WriteStream>,
     /// What was said, where that may have to be carried on; and, where it is carried on here, what
     /// waits for the writer of what it follows.
@@ -104,6 +107,7 @@ impl Passage {
         };
         Self::Watched(Watched {
             reader,
+            mender: Mender::default(),
             sight: Sight::default(),
             choices: choices.max(1),
             closing,
@@ -122,6 +126,7 @@ impl Passage {
     ) -> Self {
         Self::Translated(Translated {
             reader,
+            mender: Mender::default(),
             writer,
             seam: None,
             screen: None,
@@ -322,7 +327,8 @@ impl Watched {
         let Some(data) = decoder.data(frame) else { return Verdict::Drop };
         let data = data.trim_ascii();
         self.events.clear();
-        let unread = self.reader.read(decoder.event(frame), data, &mut self.events).is_err();
+        let event = (decoder.event(frame), data);
+        let unread = self.mender.read(&mut *self.reader, event, &mut self.events).is_err();
         let is_json = || serde_json::from_slice::<serde::de::IgnoredAny>(data).is_ok();
         // What is not understood still passes: a new kind of event is the client's to know. But
         // each is an object, and nothing else is what a client can read.
@@ -373,7 +379,8 @@ impl Translated {
             return Verdict::Drop;
         }
         self.events.clear();
-        if self.reader.read(decoder.event(frame), data, &mut self.events).is_err() {
+        let event = (decoder.event(frame), data);
+        if self.mender.read(&mut *self.reader, event, &mut self.events).is_err() {
             self.sight.malformed += 1;
         }
         let out = self.write();

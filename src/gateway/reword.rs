@@ -5,6 +5,7 @@ use bytes::Bytes;
 use crate::canon::ChatResponse;
 use crate::dialect::fold::{Fold, unfold};
 use crate::dialect::keepsake::{Keeper, Keepsake};
+use crate::dialect::mend::Mender;
 use crate::dialect::openai::says_failure;
 use crate::dialect::sse::Decoder;
 use crate::dialect::{Misread, UpstreamSide, WriteStream};
@@ -13,14 +14,15 @@ use crate::dialect::{Misread, UpstreamSide, WriteStream};
 pub(super) fn gather(upstream: &dyn UpstreamSide, body: &[u8]) -> Result<ChatResponse, Misread> {
     let mut decoder = Decoder::default();
     decoder.buffer().extend_from_slice(body);
-    let mut reader = upstream.reader();
+    let (mut reader, mut mender) = (upstream.reader(), Mender::default());
     let (mut fold, mut events) = (Fold::default(), Vec::new());
     loop {
         let frame = decoder.next_frame();
         let Some(frame) = frame.or_else(|| decoder.last_frame()) else { break };
         if let Some(data) = decoder.data(&frame) {
             // What makes no sense in a stream is skipped, here as there.
-            let _ = reader.read(decoder.event(&frame), data.trim_ascii(), &mut events);
+            let event = (decoder.event(&frame), data.trim_ascii());
+            let _ = mender.read(&mut *reader, event, &mut events);
         }
     }
     reader.end(&mut events);

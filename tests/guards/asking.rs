@@ -287,15 +287,17 @@ async fn what_only_notes_may_let_a_stream_run_and_is_in_the_record() {
     assert_eq!(record["guards"][0]["found"]["blocked"], 1, "{record}");
 }
 
+/// An answer that says why it ends, and has no last word.
+fn without_done(is_open: bool) -> Script {
+    let (word, finish) = (crate::support::replies::word, crate::support::replies::finish());
+    let script = Script::stream_head().chunks([word("fine"), finish]);
+    if is_open { script.stall() } else { script.end() }
+}
+
 #[tokio::test]
 async fn an_end_that_guards_wait_for_is_told_though_its_upstream_says_no_last_word() {
     for is_open in [false, true] {
-        let upstream = Upstream::answering(move |_| {
-            let (word, finish) = (crate::support::replies::word, crate::support::replies::finish());
-            let script = Script::stream_head().chunks([word("fine"), finish]);
-            if is_open { script.stall() } else { script.end() }
-        })
-        .await;
+        let upstream = Upstream::answering(move |_| without_done(is_open)).await;
         let service = service(objects_to("forbidden")).await;
         let guard = webhook(&service, "[\"output\"]", "mode = \"parallel\"");
         let gateway = guarded(&upstream, "guards = [\"own\"]", &guard).await;

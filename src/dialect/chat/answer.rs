@@ -108,9 +108,12 @@ impl Answer {
             }
         }
         self.close(events);
-        if finish.reason == FinishReason::Stop && !self.calls.is_empty() {
-            finish.reason = FinishReason::ToolCalls;
-        }
+        // A client that is told of calls waits for some.
+        finish.reason = match finish.reason {
+            FinishReason::Stop if !self.calls.is_empty() => FinishReason::ToolCalls,
+            FinishReason::ToolCalls if self.calls.is_empty() => FinishReason::Stop,
+            reason => reason,
+        };
         self.finished = true;
         events.push(Event::Finish { choice: self.number, finish });
     }
@@ -121,9 +124,9 @@ impl Answer {
     }
 
     fn thoughts(&mut self, message: &Message<'_>, events: &mut Vec<Event>) {
-        let details = message.reasoning_details.as_array();
-        let details: Vec<Detail<'_>> =
-            details.into_iter().flatten().filter_map(Detail::read).collect();
+        let details = [&message.reasoning_details, &message.thinking_blocks];
+        let details = details.into_iter().filter_map(Value::as_array).flatten();
+        let details: Vec<Detail<'_>> = details.filter_map(Detail::read).collect();
         let text = [&message.reasoning_content, &message.reasoning, &message.reasoning_text]
             .into_iter()
             .map(Said::spoken)

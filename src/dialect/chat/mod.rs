@@ -74,7 +74,7 @@ impl UpstreamSide for Chat {
         write_request::write(request, aim)
     }
 
-    fn read_response(&self, body: &[u8]) -> Result<ChatResponse, Misread> {
+    fn read_whole(&self, body: &[u8]) -> Result<ChatResponse, Misread> {
         reader::Reader::read_whole(body)
     }
 

@@ -8,6 +8,7 @@ use super::answer::Answer;
 use super::wire::{Choice, Chunk};
 use crate::canon::{ChatResponse, Citation, Event, Finish, FinishReason, Start, StreamFailure};
 use crate::dialect::fold::Fold;
+use crate::dialect::gemini::read_finish as read_gemini;
 use crate::dialect::openai::{count, read_error, says_failure};
 use crate::dialect::{Misread, ReadStream};
 
@@ -22,6 +23,8 @@ pub(super) struct Reader {
     done: bool,
     /// The usage came by itself, as a last word.
     counted: bool,
+    /// The most tokens that were told.
+    most: u64,
     answers: BTreeMap<u32, Answer>,
     /// Perplexity's sources, said with every piece and given once.
     sources: Vec<Citation>,
@@ -101,7 +104,9 @@ impl Reader {
                 break;
             }
         }
-        if let Some(usage) = usage {
+        // Zeros behind real counts are no news.
+        if let Some(usage) = usage.filter(|usage| usage.total() > 0 || self.most == 0) {
+            self.most = self.most.max(usage.total());
             self.counted |= is_bare && usage.total() > 0;
             let at = if self.done { events.len() - 1 } else { events.len() };
             events.insert(at, Event::Usage(usage));
@@ -221,20 +226,27 @@ impl Reader {
     }
 
     fn note_sources(&mut self, chunk: &Chunk<'_>) {
-        let Some(urls) = chunk.citations.as_array() else { return };
-        let pages = chunk.search_results.as_array();
-        let title = |url: &str| {
-            let page = pages.into_iter().flatten().find(|page| page["url"] == url)?;
-            page["title"].as_str().map(str::to_owned)
+        let pages = chunk.search_results.as_array().or(chunk.web_search.as_array());
+        let Some(sources) = chunk.citations.as_array().or(pages) else { return };
+        let title = |url: &str, page: &Value| {
+            let known = || pages.into_iter().flatten().find(|page| address(page) == Some(url));
+            let title = page["title"].as_str().or_else(|| known()?["title"].as_str());
+            title.map(str::to_owned)
         };
-        let cite = |url: &Value| {
-            let url = url.as_str()?;
-            Some(Citation { url: Some(url.to_owned()), title: title(url), ..Citation::default() })
+        let cite = |source: &Value| {
+            let url = address(source)?;
+            let title = title(url, source);
+            Some(Citation { url: Some(url.to_owned()), title, ..Citation::default() })
         };
         if self.answers.values().all(|answer| !answer.finished) {
-            self.sources = urls.iter().filter_map(cite).collect();
+            self.sources = sources.iter().filter_map(cite).collect();
         }
     }
+}
+
+/// Where a source is, told alone or with more of it.
+fn address(source: &Value) -> Option<&str> {
+    [source, &source["url"], &source["link"]].into_iter().find_map(Value::as_str)
 }
 
 /// Reasons that say the upstream broke down.
@@ -274,21 +286,24 @@ pub(in crate::dialect) fn read_reason(reason: &str, native: &str) -> FinishReaso
     if let Some(exact) = exact {
         return exact;
     }
-    match reason {
-        "length" | "max_tokens" | "MAX_TOKENS" => FinishReason::Length,
+    if reason == "stop" {
+        return FinishReason::Stop;
+    }
+    match &*reason.to_ascii_lowercase() {
+        "length" | "max_output_tokens" | "time_limit" => FinishReason::Length,
         "model_length" | "context_length_exceeded" | "model_context_window_exceeded" => {
             FinishReason::ContextFull
         }
         "tool_calls" | "function_call" | "tool_use" => FinishReason::ToolCalls,
-        "content_filter" | "sensitive" | "safety" | "SAFETY" | "RECITATION" => {
-            FinishReason::ContentFilter
-        }
+        "content_filtered" | "sensitive" | "guardrail_intervened" => FinishReason::ContentFilter,
+        filtered if filtered.starts_with("content_filter") => FinishReason::ContentFilter,
         "refusal" => FinishReason::Refusal,
         "pause_turn" => FinishReason::Pause,
-        "malformed_function_call" | "MALFORMED_FUNCTION_CALL" => FinishReason::Malformed,
-        // Google's, as its API in OpenAI's words has it.
-        _ if reason.ends_with(": MALFORMED_FUNCTION_CALL") => FinishReason::Malformed,
-        _ => FinishReason::Stop,
+        // Google's, as its API in OpenAI's words has them.
+        theirs => {
+            let theirs = theirs.rsplit_once(": ").map_or(theirs, |(_, theirs)| theirs);
+            read_gemini(&theirs.to_ascii_uppercase(), false)
+        }
     }
 }
 

@@ -42,9 +42,14 @@ impl<'a> Detail<'a> {
             "reasoning.text" => (Kind::Text, "text"),
             "reasoning.summary" => (Kind::Summary, "summary"),
             "reasoning.encrypted" => (Kind::Encrypted, ""),
+            // Anthropic's block, as LiteLLM passes it on.
+            "thinking" => (Kind::Text, "thinking"),
             _ => return None,
         };
-        let theirs = field("format").strip_prefix(FORMAT);
+        let theirs = match text {
+            "thinking" => Some(Dialect::Messages.name()),
+            _ => field("format").strip_prefix(FORMAT),
+        };
         let state = if kind == Kind::Encrypted { field("data") } else { field("signature") };
         let sealed = theirs.filter(|_| !state.is_empty()).and_then(|name| unseal(name, state));
         let mut fields = object.clone();

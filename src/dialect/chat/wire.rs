@@ -31,6 +31,9 @@ pub(super) struct Chunk<'a> {
     pub citations: Value,
     #[serde(default)]
     pub search_results: Value,
+    /// Z.ai's.
+    #[serde(default)]
+    pub web_search: Value,
 }
 
 #[derive(serde::Deserialize)]
@@ -73,6 +76,9 @@ pub(super) struct Message<'a> {
     pub reasoning_text: Said<'a>,
     #[serde(default)]
     pub reasoning_details: Value,
+    /// LiteLLM's, with Anthropic's blocks.
+    #[serde(default)]
+    pub thinking_blocks: Value,
     #[serde(borrow, default, deserialize_with = "list")]
     pub tool_calls: Option<Vec<Call<'a>>>,
     #[serde(borrow, default, deserialize_with = "object")]

@@ -20,7 +20,7 @@ impl UpstreamSide for Native {
         Err(Inexpressible("A chat is no text completion.".into()))
     }
 
-    fn read_response(&self, body: &[u8]) -> Result<ChatResponse, Misread> {
+    fn read_whole(&self, body: &[u8]) -> Result<ChatResponse, Misread> {
         chat::CODEC.read_response(&as_chat(body, "message")?)
     }
 

@@ -23,7 +23,7 @@ const REASONS: [(&str, FinishReason); 17] = [
     ("MALFORMED_RESPONSE", FinishReason::Malformed),
 ];
 
-pub(super) fn read(reason: &str, with_calls: bool) -> FinishReason {
+pub(in crate::dialect) fn read(reason: &str, with_calls: bool) -> FinishReason {
     let known = REASONS.iter().find(|(name, _)| *name == reason);
     match known.map_or(FinishReason::Stop, |(_, reason)| *reason) {
         FinishReason::Stop if with_calls => FinishReason::ToolCalls,

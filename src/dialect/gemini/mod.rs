@@ -17,6 +17,7 @@ mod usage;
 mod wire;
 mod writer;
 
+pub(super) use self::finish::read as read_finish;
 use self::reader::Reader;
 pub use self::request::shared_tier;
 use self::writer::{Framing, Writer};
@@ -98,7 +99,7 @@ impl UpstreamSide for Gemini {
         request::write(request, aim)
     }
 
-    fn read_response(&self, body: &[u8]) -> Result<ChatResponse, Misread> {
+    fn read_whole(&self, body: &[u8]) -> Result<ChatResponse, Misread> {
         response::read(body)
     }
 

@@ -119,6 +119,10 @@ pub(super) fn closing(
     reason: FinishReason,
     malformed: Option<String>,
 ) -> Map<String, Value> {
+    // Where an answer was cut, its last call is not the model's mistake.
+    let ends =
+        matches!(reason, FinishReason::Stop | FinishReason::ToolCalls | FinishReason::Malformed);
+    let malformed = malformed.filter(|_| ends);
     let reason = if malformed.is_some() { FinishReason::Malformed } else { reason };
     let mut out = Map::new();
     out.insert("finishReason".into(), json!(finish::write(reason)));

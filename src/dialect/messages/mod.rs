@@ -78,7 +78,7 @@ impl UpstreamSide for Messages {
         request::write(request, aim)
     }
 
-    fn read_response(&self, body: &[u8]) -> Result<ChatResponse, Misread> {
+    fn read_whole(&self, body: &[u8]) -> Result<ChatResponse, Misread> {
         response::read(body)
     }
 

@@ -53,6 +53,9 @@ fn write_attempt(attempt: &crate::canon::Attempt) -> Value {
     })
 }
 
+/// A longer text is no sentence but a page or a trace.
+const LONGEST: usize = 500;
+
 /// What a message is called, by whoever has none of these inside of an `error`.
 const MESSAGES: [&str; 9] = [
     "message",
@@ -69,11 +72,20 @@ const MESSAGES: [&str; 9] = [
 /// The message and fields of an upstream's error body, whichever of the usual shapes it has:
 /// `{"error":{…}}`, `{"error":"…"}`, `{"message":…}`, `{"detail":…}`, or a list of one of them.
 pub fn read_error(body: &[u8]) -> Option<(String, Upstream)> {
-    let value: Value = serde_json::from_slice(body).ok()?;
+    let Ok(value) = serde_json::from_slice::<Value>(body) else {
+        return plain(body).map(|message| (message, Upstream::default()));
+    };
     let value = first(&value);
     let object = value.as_object()?;
     match object.get("error") {
-        Some(Value::Object(error)) => Some((text(error, &MESSAGES)?, fields(error))),
+        Some(Value::Object(error)) => {
+            let message = text(error, &MESSAGES)?;
+            let message = match within(&value["error"]["metadata"]["raw"]) {
+                Some(raw) if !message.contains(&raw) => format!("{message}: {raw}"),
+                _ => message,
+            };
+            Some((message, fields(error)))
+        }
         Some(Value::String(message)) => Some((message.clone(), fields(object))),
         // What somebody says is an answer, whoever calls it a message.
         _ if value["message"]["role"].is_string() => None,
@@ -86,6 +98,22 @@ pub fn read_error(body: &[u8]) -> Option<(String, Upstream)> {
     }
 }
 
+/// What the provider behind OpenRouter said.
+fn within(raw: &Value) -> Option<String> {
+    match raw {
+        Value::String(text) => Some(read_error(text.as_bytes())?.0),
+        Value::Object(_) => Some(read_error(raw.to_string().as_bytes())?.0),
+        _ => None,
+    }
+}
+
+/// The words of an error that is no JSON, if they are a short text and no page.
+fn plain(body: &[u8]) -> Option<String> {
+    let text = std::str::from_utf8(body).ok()?.trim();
+    let is_said = !text.is_empty() && text.len() <= LONGEST && !text.starts_with(['<', '{', '[']);
+    is_said.then(|| text.to_owned())
+}
+
 /// Some tell of an error in a list.
 fn first(value: &Value) -> &Value {
     value.as_array().and_then(|list| list.first()).unwrap_or(value)
@@ -95,10 +123,14 @@ fn first(value: &Value) -> &Value {
 /// servers do so inside of a success. None of them has a field that all others have.
 pub fn is_error(said: &Value) -> bool {
     let said = first(said);
-    let named = ["error", "error_message", "error_type"].iter().any(|name| fails(&said[name]));
+    let errors = ["error", "errors", "error_message", "error_type"];
+    let named = errors.iter().any(|name| fails(&said[name]));
     let coded = || {
         let message = said.as_object().and_then(|said| text(said, &MESSAGES));
-        fails(&said["code"]) && message.is_some()
+        let codes = ["code", "error_code"].iter().any(|name| fails(&said[name]));
+        let statuses =
+            || ["status", "status_code"].iter().any(|name| said[name].as_u64() >= Some(400));
+        message.is_some() && (codes || statuses())
     };
     said["object"] == "error"
         || said["type"] == "error"
@@ -116,7 +148,8 @@ fn fails(value: &Value) -> bool {
         Value::String(code) => {
             !["", "0", "200", "ok", "success"].iter().any(|fine| code.eq_ignore_ascii_case(fine))
         }
-        Value::Array(_) | Value::Object(_) => true,
+        Value::Array(list) => !list.is_empty(),
+        Value::Object(_) => true,
     }
 }
 
@@ -140,6 +173,29 @@ fn fields(object: &Map<String, Value>) -> Upstream {
 mod tests {
     use super::*;
     use crate::error::Kind;
+
+    #[test]
+    fn the_words_of_the_provider_behind_a_router_are_told() {
+        for raw in [
+            r#""{\"error\":{\"message\":\"too hot\"}}""#,
+            r#"{"message":"too hot"}"#,
+            r#""too hot""#,
+        ] {
+            let body = format!(
+                r#"{{"error":{{"message":"Provider returned error","code":400,"metadata":{{"raw":{raw}}}}}}}"#
+            );
+            let (message, _) = read_error(body.as_bytes()).unwrap();
+            assert_eq!(message, "Provider returned error: too hot", "{raw}");
+        }
+    }
+
+    #[test]
+    fn a_short_text_is_a_message_and_a_page_is_none() {
+        assert_eq!(read_error(b" no such field\n").unwrap().0, "no such field");
+        for body in ["<html>no</html>", "", "  ", "{\"a\":", &"x".repeat(LONGEST + 1)] {
+            assert!(read_error(body.as_bytes()).is_none(), "{body}");
+        }
+    }
 
     #[test]
     fn reads_the_message_in_every_usual_shape() {

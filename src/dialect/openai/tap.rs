@@ -15,6 +15,7 @@ use super::usage::Counts;
 use super::{DONE, count, is_error, read_error, write_error_event};
 use crate::canon::{FinishReason, Usage};
 use crate::dialect::chat::reader::{BROKEN, is_reason, read_reason};
+use crate::dialect::mend;
 use crate::dialect::passage::{Sight, Verdict, last_data};
 use crate::dialect::sse::{Decoder, Frame};
 use crate::error::{Error, Kind};
@@ -121,7 +122,8 @@ impl Tap {
                 return None;
             }
         }
-        let Ok(event) = serde_json::from_slice::<Value>(data) else {
+        let event = serde_json::from_slice(data).ok().or_else(|| mend::value(data));
+        let Some(event) = event else {
             self.sight.malformed += 1;
             return Some(Verdict::Drop);
         };
@@ -134,7 +136,10 @@ impl Tap {
         self.note_finish(&event, finishes);
         let no_choices = event["choices"].as_array().is_none_or(Vec::is_empty);
         if let Some(usage) = usage_of(&event) {
-            self.sight.usage = Some(usage);
+            // Zeros behind real counts are no news.
+            if usage.total() > 0 || self.sight.usage.is_none() {
+                self.sight.usage = Some(usage);
+            }
             self.counted |= no_choices && usage.total() > 0;
             if self.withhold_usage && no_choices {
                 return Some(Verdict::Drop);

@@ -26,6 +26,14 @@ pub(super) struct Counts {
     cached_tokens: Option<u64>,
     #[serde(default, deserialize_with = "tokens")]
     num_cached_tokens: Option<u64>,
+    /// Perplexity's: beside the completion where they are more than that.
+    #[serde(default, deserialize_with = "tokens")]
+    reasoning_tokens: Option<u64>,
+    /// The names of OpenAI's newer API.
+    #[serde(default, deserialize_with = "tokens")]
+    input_tokens: Option<u64>,
+    #[serde(default, deserialize_with = "tokens")]
+    output_tokens: Option<u64>,
 }
 
 #[expect(clippy::struct_field_names, reason = "the names are the API's")]
@@ -54,12 +62,14 @@ pub fn count(value: &Value) -> Option<Usage> {
 
 impl Counts {
     pub(super) fn classes(self) -> Option<Usage> {
-        let output = self.completion_tokens.unwrap_or(0);
+        let output = self.completion_tokens.or(self.output_tokens).unwrap_or(0);
         let rest = self.total_tokens.map(|total| total.saturating_sub(output));
-        let prompt = self.prompt_tokens.or(rest)?;
+        let prompt = self.prompt_tokens.or(self.input_tokens).or(rest)?;
         // xAI and Gemini count reasoning beside the completion, and Gemini nowhere but in the total.
         let output =
             self.total_tokens.map_or(output, |total| output.max(total.saturating_sub(prompt)));
+        let beside = self.reasoning_tokens.filter(|reasoning| *reasoning > output).unwrap_or(0);
+        let output = output.saturating_add(beside);
         let read = self.prompt_tokens_details.unwrap_or_default();
         let written = self.completion_tokens_details.unwrap_or_default();
         let cache_read = read
@@ -71,7 +81,8 @@ impl Counts {
             .min(prompt);
         let cache_write = read.cache_write_tokens.unwrap_or(0).min(prompt - cache_read);
         let input = prompt - cache_read - cache_write;
-        let reasoning = written.reasoning_tokens.unwrap_or(0).min(output);
+        let reasoning = written.reasoning_tokens.or(self.reasoning_tokens);
+        let reasoning = reasoning.unwrap_or(0).min(output);
         Some(Usage {
             input,
             cache_read,

@@ -74,7 +74,7 @@ impl UpstreamSide for Responses {
         write::write(request, aim)
     }
 
-    fn read_response(&self, body: &[u8]) -> Result<ChatResponse, Misread> {
+    fn read_whole(&self, body: &[u8]) -> Result<ChatResponse, Misread> {
         let response: Value = serde_json::from_slice(body)?;
         if !response["output"].is_array() {
             return Err(Misread::new("The answer has no `output`."));

@@ -7,12 +7,14 @@ use crate::cache::Tape;
 use crate::canon::{ChatResponse, Event};
 use crate::dialect::ReadStream;
 use crate::dialect::fold::Fold;
+use crate::dialect::mend::Mender;
 use crate::dialect::sse::Decoder;
 
 /// One stream, read beside those who pass it on.
 pub(in crate::gateway) struct Recorder {
     decoder: Decoder,
     reader: Box<dyn ReadStream>,
+    mender: Mender,
     fold: Fold,
     /// What nobody was told yet.
     fresh: Vec<Event>,
@@ -31,6 +33,7 @@ impl Recorder {
         Self {
             decoder: Decoder::default(),
             reader,
+            mender: Mender::default(),
             fold: Fold::default(),
             fresh: Vec::new(),
             begun: 0,
@@ -47,7 +50,8 @@ impl Recorder {
         while let Some(frame) = self.decoder.next_frame() {
             if let Some(data) = self.decoder.data(&frame) {
                 let data = data.trim_ascii();
-                let read = self.reader.read(self.decoder.event(&frame), data, &mut self.fresh);
+                let event = (self.decoder.event(&frame), data);
+                let read = self.mender.read(&mut *self.reader, event, &mut self.fresh);
                 self.spoilt |= read.is_err() && !data.is_empty();
             }
             self.decoder.discard(frame.range.len());
@@ -62,8 +66,8 @@ impl Recorder {
         while let Some(frame) = self.decoder.last_frame() {
             let data = self.decoder.data(&frame).unwrap_or_default();
             // Half an event is none, and then the answer lacks its end.
-            let _ =
-                self.reader.read(self.decoder.event(&frame), data.trim_ascii(), &mut self.fresh);
+            let event = (self.decoder.event(&frame), data.trim_ascii());
+            let _ = self.mender.read(&mut *self.reader, event, &mut self.fresh);
         }
         if !self.ended {
             self.reader.end(&mut self.fresh);

@@ -234,6 +234,7 @@ fn each_servers_thoughts_are_found() {
             { "type": "text", "text": "b" },
         ] }),
         json!({ "content": "b", "reasoning_text": "a", "reasoning_opaque": "s" }),
+        json!({ "content": "b", "thinking_blocks": [{ "type": "thinking", "thinking": "a" }] }),
         json!({ "content": [
             { "type": "reasoning", "summary": [{ "type": "summary_text", "text": "a" }] },
             { "type": "text", "text": "b" },
@@ -334,6 +335,98 @@ fn sources_beside_the_answer_are_its_citations_and_said_once() {
     let Content::Text { citations, .. } = &response.choices[0].parts[0].content else { panic!() };
     assert_eq!(citations.len(), 2);
     assert_eq!(citations[1].title.as_deref(), Some("B"));
+}
+
+#[test]
+fn sources_are_found_where_only_their_pages_are_told() {
+    let page = json!({ "url": "https://a.example", "title": "A" });
+    let linked = json!([{ "link": "https://a.example", "title": "A" }]);
+    let fields =
+        [("search_results", json!([page])), ("citations", json!([page])), ("web_search", linked)];
+    for (name, sources) in fields {
+        let choice = json!({ "message": { "content": "a[1]" }, "finish_reason": "stop" });
+        let body = json!({ "choices": [choice], name: sources });
+        let response = CODEC.read_response(body.to_string().as_bytes()).unwrap();
+        let Content::Text { citations, .. } = &response.choices[0].parts[0].content else {
+            panic!("{name}")
+        };
+        let found: Vec<_> =
+            citations.iter().map(|it| (it.url.as_deref(), it.title.as_deref())).collect();
+        assert_eq!(found, [(Some("https://a.example"), Some("A"))], "{name}");
+    }
+}
+
+#[test]
+fn an_answer_ends_for_the_reason_that_its_server_has_its_own_word_for() {
+    for (word, reason) in [
+        ("max_output_tokens", FinishReason::Length),
+        ("LENGTH", FinishReason::Length),
+        ("MAX_TOKENS", FinishReason::Length),
+        ("content_filter: SAFETY", FinishReason::ContentFilter),
+        ("CONTENT_FILTER", FinishReason::ContentFilter),
+        ("PROHIBITED_CONTENT", FinishReason::ContentFilter),
+        ("recitation", FinishReason::ContentFilter),
+        ("guardrail_intervened", FinishReason::ContentFilter),
+        ("function_call_filter: MALFORMED_FUNCTION_CALL", FinishReason::Malformed),
+        ("eos", FinishReason::Stop),
+        // Nobody has called anything.
+        ("tool_calls", FinishReason::Stop),
+    ] {
+        let choice = json!({ "message": { "content": "a" }, "finish_reason": word });
+        let body = json!({ "choices": [choice] });
+        let response = CODEC.read_response(body.to_string().as_bytes()).unwrap();
+        assert_eq!(response.choices[0].finish.reason, reason, "{word}");
+    }
+}
+
+#[test]
+fn a_piece_that_is_almost_json_takes_no_words_along() {
+    let chunk = |fields: &str| format!("data: {{\"choices\":[{{\"delta\":{{{fields}}}}}]}}\n\n");
+    let piece = |arguments: &str| {
+        let called = r#""tool_calls":[{"index":0,"id":"c","function":{"name":"look","arguments":"#;
+        chunk(&format!("{called}{arguments}}}}}]"))
+    };
+    let end = "data: {\"choices\":[{\"delta\":{},\"finish_reason\":\"stop\"}]}\n\ndata: [DONE]\n\n";
+    let stream = [
+        chunk(r#""content":"A\ud83d""#),
+        chunk(r#""content":"\ude00""#),
+        chunk(r#""content":" ?","content":" B""#),
+        chunk(r#""content":" C\ud83d D","odd":NaN"#),
+        piece(r#""{\"city\": \"Paris \ud83d""#),
+        piece(r#""\ude00\"}""#),
+        end.to_owned(),
+    ];
+    let response = read_stream(stream.concat().as_bytes(), 9).unwrap();
+    assert_eq!(text(&response), "A😀 B C\u{fffd} D");
+    assert_eq!(calls(&response)[0].arguments, r#"{"city": "Paris 😀"}"#);
+    let whole = r#"{"choices":[{"message":{"content":"A\ud83d","content":"B\ud83d"},"finish_reason":"stop"}]}"#;
+    assert_eq!(text(&CODEC.read_response(whole.as_bytes()).unwrap()), "B");
+}
+
+#[test]
+fn zeros_behind_the_usage_are_no_news_and_every_name_of_it_is_read() {
+    let counted = |usages: &[Value]| {
+        let chunk = |usage: &Value| {
+            format!(
+                "data: {}\n\n",
+                json!({ "choices": [{ "delta": { "content": "a" } }], "usage": usage })
+            )
+        };
+        let end = "data: {\"choices\":[{\"delta\":{},\"finish_reason\":\"stop\"}]}\n\n";
+        let stream: String = usages.iter().map(chunk).collect::<String>() + end;
+        read_stream(stream.as_bytes(), 64).unwrap().usage.unwrap()
+    };
+    let real = json!({ "prompt_tokens": 11, "completion_tokens": 7, "total_tokens": 18 });
+    let zeros = json!({ "prompt_tokens": 0, "completion_tokens": 0, "total_tokens": 0 });
+    let named = json!({ "input_tokens": 11, "output_tokens": 7, "total_tokens": 18 });
+    for usages in [vec![real.clone(), zeros], vec![named], vec![real]] {
+        let usage = counted(&usages);
+        assert_eq!((usage.input, usage.output), (11, 7), "{usages:?}");
+    }
+    // Perplexity counts what its research thinks beside what it says.
+    let deep = json!({ "prompt_tokens": 33, "completion_tokens": 70, "total_tokens": 103, "reasoning_tokens": 900 });
+    let usage = counted(&[deep]);
+    assert_eq!((usage.input, usage.output, usage.reasoning), (33, 970, 900));
 }
 
 #[test]

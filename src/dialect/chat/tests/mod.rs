@@ -14,6 +14,7 @@ use serde_json::Value;
 use super::CODEC;
 use crate::canon::{ChatRequest, ChatResponse, Event, StreamFailure};
 use crate::dialect::fold::{Fold, unfold};
+use crate::dialect::mend::Mender;
 use crate::dialect::sse::Decoder;
 use crate::dialect::{Aim, ClientSide, Context, Traits, UpstreamSide, Written};
 
@@ -39,7 +40,7 @@ fn body(written: &Written) -> Value {
 /// The events of a stream that arrives in pieces of this many bytes.
 fn events(stream: &[u8], chunk: usize) -> Vec<Event> {
     let mut decoder = Decoder::default();
-    let mut reader = CODEC.reader();
+    let (mut reader, mut mender) = (CODEC.reader(), Mender::default());
     let mut events = Vec::new();
     for bytes in stream.chunks(chunk.max(1)) {
         decoder.buffer().extend_from_slice(bytes);
@@ -47,7 +48,7 @@ fn events(stream: &[u8], chunk: usize) -> Vec<Event> {
             let Some(data) = decoder.data(&frame) else { continue };
             let data = data.trim_ascii();
             if !data.is_empty() {
-                let _ = reader.read(decoder.event(&frame), data, &mut events);
+                let _ = mender.read(&mut *reader, (decoder.event(&frame), data), &mut events);
             }
         }
     }
