@@ -27,7 +27,7 @@ pub enum Again {
     /// `effects`.
     Live { effects: bool },
     /// A run that goes on behind this entry; `edit`: what its user says there.
-    Fork { at_seq: u64, edit: Option<Value> },
+    Fork { at_seq: u64, edit: Option<String> },
     /// A run that was given up goes on where it was left: what it had done is not done again.
     Retry,
     /// What it has done is taken back.
@@ -412,7 +412,9 @@ fn begins(
             let mut events = open(childless(answered(events)), &[], u64::MAX);
             // What was taken back since is not taken back again.
             events.extend(behind.into_iter().filter(is_undo));
-            if let Some(text) = edit.as_ref().and_then(said) {
+            // Whoever stopped that one has not stopped this one.
+            events.retain(|event| !matches!(event, Event::Paused { .. } | Event::Unpaused { .. }));
+            if let Some(text) = edit {
                 events.push(Event::Noted { text, reason: Some("repair".to_owned()) });
             }
             created.trigger = Trigger::Fork;
@@ -548,9 +550,4 @@ fn open(mut events: Vec<Event>, untaken: &[SignalRow], now: u64) -> Vec<Event> {
         _ => true,
     });
     events
-}
-
-fn said(edit: &Value) -> Option<String> {
-    let text = edit.as_str().or_else(|| edit.get("message")?.as_str())?;
-    Some(text.to_owned())
 }

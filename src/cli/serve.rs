@@ -261,6 +261,8 @@ impl House {
         self.load_directory().await?;
         self.seed().await?;
         self.reloader.begin().await;
+        // Which agents begin no runs is known before anybody can ask for one.
+        self.agents.know_paused().await;
         mcp::launch_by(child::command());
         self.gateway.tend_tools();
         self.maintain(certificate.clone())?;

@@ -7,7 +7,6 @@
 //! stands twice the last counts.
 
 use std::borrow::Cow;
-use std::io::Write as _;
 
 use serde_json::Value;
 
@@ -83,8 +82,7 @@ impl Mender {
                     continue;
                 }
                 (State::String(_), 0..0x20) => {
-                    // Writing to memory does not fail.
-                    let _ = write!(out, "\\u{byte:04x}");
+                    out.extend(format!("\\u{byte:04x}").bytes());
                     rest = &rest[1..];
                     continue;
                 }

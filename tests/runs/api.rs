@@ -458,6 +458,20 @@ async fn a_paused_agent_begins_nothing_until_it_is_resumed() {
 }
 
 #[tokio::test]
+async fn what_is_empty_or_left_out_is_not_taken_for_something() {
+    let house = House::new().await;
+    for session in [String::new(), " ".into(), "x".repeat(2000)] {
+        let run = json!({"input": "Hi", "session_id": session});
+        let begun = house.post("/v1/agents/plain/runs", run).await;
+        assert_eq!(begun.status, 400, "{}", begun.text());
+    }
+    let door = (Method::POST, "/v1/agents/buyer/labels");
+    let moved = house.send(OPERATOR, door, &json!({"label": "candidate"})).await;
+    assert_eq!(moved.status, 400, "{}", moved.text());
+    assert!(moved.text().contains("`version` is missing"), "{}", moved.text());
+}
+
+#[tokio::test]
 async fn a_tool_is_called_directly_only_by_whoever_was_given_it() {
     let house = House::new().await;
     let tools = house.get("/v1/tools").await;

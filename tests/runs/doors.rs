@@ -422,6 +422,28 @@ async fn a_response_in_the_background_is_told_to_its_end_after_a_restart() {
     assert_eq!(house.model.requests().len(), 2);
 }
 
+#[tokio::test]
+async fn an_agent_that_is_paused_stays_so_over_a_restart() {
+    let folder = tempfile::tempdir().unwrap();
+    let model = Upstream::answering(|_| Script::json(500, "{}")).await;
+    let sections = format!(
+        "{}{}{}[agents.plain]\nroute = \"fast\"\ninstructions = \"Answer.\"\n\
+         [keys.operator]\nsecret = \"sk-operator-key\"\nrole = \"operator\"\n",
+        store(&folder.path().join("calls.db")),
+        provider("up", &model),
+        route("fast", &["up/m"], ""),
+    );
+    let gateway = Gateway::start("", &sections).await;
+    let pause = client::post(gateway.address, "/v1/agents/plain/pause", "sk-operator-key", "");
+    assert_eq!(pause.await.status, 200);
+    gateway.kill();
+    let gateway = Gateway::start("", &sections).await;
+    let body = json!({"model": "agent/plain", "input": "Hi"}).to_string();
+    let refused = client::post(gateway.address, RESPONSES, KEY, body).await;
+    assert_eq!(refused.status, 503, "{}", refused.text());
+    assert!(model.requests().is_empty());
+}
+
 pub(super) fn store(path: &Path) -> String {
     format!(
         "[store]\nurl = \"sqlite:{}\"\n\n[agent_engine]\nlease_ttl = \"1s\"\n\n",

@@ -146,6 +146,25 @@ async fn a_run_that_is_paused_does_nothing_until_it_is_resumed() {
 }
 
 #[tokio::test]
+async fn a_fork_of_a_run_that_is_paused_goes_on() {
+    let house = House::new().await;
+    let path = house.begin("plain", "hold and look").await;
+    crate::support::until("the model is asked", || house.model.busy() == 1).await;
+    house.post(&format!("{path}/pause"), Value::Null).await;
+    house.gate.open();
+    let paused = house.in_state(&path, "paused").await;
+    let door = format!("{path}/fork");
+    for odd in [json!(5), json!(""), json!(["x"]), json!({"a": 1})] {
+        let fork = json!({"at_seq": paused["last_seq"], "edit": odd});
+        let answer = house.post(&door, fork).await;
+        assert_eq!(answer.status, 400, "{}", answer.text());
+    }
+    let fork = house.post(&door, json!({"at_seq": paused["last_seq"]})).await;
+    house.in_state(fork.header("location").unwrap(), "completed").await;
+    house.in_state(&path, "paused").await;
+}
+
+#[tokio::test]
 async fn what_is_let_pass_while_a_run_is_paused_is_done_once_when_it_is_resumed() {
     let house = House::new().await;
     let path = house.begin("buyer", "pay").await;

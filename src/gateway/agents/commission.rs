@@ -338,7 +338,8 @@ pub fn passed_on(headers: &HeaderMap) -> Vec<(String, String)> {
     said.chain(marks).map(short).collect()
 }
 
-fn named(written: Option<&str>, what: &str) -> Result<Option<String>, Error> {
+/// What somebody calls something: a short text.
+pub fn named(written: Option<&str>, what: &str) -> Result<Option<String>, Error> {
     let written = written.map(str::trim).filter(|written| {
         !written.is_empty() && written.len() <= LONGEST_NAME && !written.contains(char::is_control)
     });

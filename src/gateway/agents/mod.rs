@@ -29,7 +29,7 @@ use crate::config::{CacheMode, OnLeave, StreamMode};
 use crate::error::Error;
 
 pub(super) use self::commission::is_asked;
-pub use self::commission::passed_on;
+pub use self::commission::{named, passed_on};
 pub use self::consulting::{Attendance, Consultation};
 pub use self::forecast::Forecast;
 pub(super) use self::perform::answer;

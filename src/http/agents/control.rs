@@ -1,7 +1,7 @@
 //! What is done to a run from outside: it is ended, held, answered, tried again.
 
 use http::{HeaderValue, StatusCode, header::LOCATION};
-use serde_json::{Value, json};
+use serde_json::{Map, Value, json};
 
 use super::runs::{journal, whole};
 use super::story::Story;
@@ -177,12 +177,21 @@ pub(super) async fn fork(door: Door, asked: Asked) -> Answer {
     asked.says(&["at_seq", "edit"])?;
     let at_seq = asked.body.get("at_seq").and_then(Value::as_u64);
     let at_seq = at_seq.ok_or_else(|| Error::invalid("`at_seq` is the number of an entry."))?;
-    let edit = asked.body.get("edit").filter(|edit| !edit.is_null()).cloned();
+    let edit = edit(&asked.body)?;
     if !(1..=run.last_seq).contains(&at_seq) {
         let message = format!("`at_seq`: the run has the entries 1 to {}.", run.last_seq);
         return Err(Error::invalid(message));
     }
     again(&door, &asked, &run, Again::Fork { at_seq, edit }).await
+}
+
+/// What the user of a fork says there: a text, or the `message` of an object.
+fn edit(body: &Map<String, Value>) -> Result<Option<String>, Error> {
+    let Some(edit) = body.get("edit").filter(|edit| !edit.is_null()) else { return Ok(None) };
+    let said = edit.as_str().or_else(|| edit.get("message")?.as_str());
+    let said = said.filter(|said| !said.trim().is_empty());
+    said.map(|said| Some(said.to_owned()))
+        .ok_or_else(|| Error::invalid("`edit` is a text: what the user says there."))
 }
 
 /// Takes back what a run has done.

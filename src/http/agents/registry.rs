@@ -75,6 +75,10 @@ pub(super) async fn move_label(door: Door, asked: Asked) -> Answer {
     asked.says(&["label", "version"])?;
     let label = asked.needed("label")?;
     let version = match asked.body.get("version") {
+        None => {
+            let message = "`version` is missing: null takes the label to where the config has it.";
+            return Err(Error::invalid(message));
+        }
         Some(Value::Number(number)) => Some(number.to_string()),
         _ => asked.text("version")?,
     };

@@ -15,7 +15,7 @@ use crate::canon::{ChatRequest, Owner, RunId, RunState, Surface};
 use crate::config::{OnLeave, point_in_time};
 use crate::dialect;
 use crate::error::{Error, Kind};
-use crate::gateway::agents::{Performance, RunBudget, RunWishes, passed_on};
+use crate::gateway::agents::{Performance, RunBudget, RunWishes, named, passed_on};
 use crate::gateway::{baggage_in, trace_in};
 use crate::http::json;
 use crate::store::runs::{ApprovalFilter, EventRow, RunFilter, RunRow};
@@ -216,7 +216,10 @@ pub(super) async fn start(door: Door, asked: Asked) -> Answer {
     let wait = asked.duration("wait")?.unwrap_or_default().min(LONGEST_WAIT);
     let leave = [("cancel", OnLeave::Cancel), ("continue", OnLeave::Continue)];
     let wishes = RunWishes {
-        session: asked.text("session_id")?,
+        session: match asked.text("session_id")? {
+            Some(session) => named(Some(&session), "session_id")?,
+            None => None,
+        },
         user: asked.text("user")?,
         idempotency_key: asked.header("idempotency-key").map(str::to_owned),
         on_disconnect: asked.word("on_disconnect", &leave)?,

@@ -11,7 +11,7 @@ use rmcp::model::{
 };
 use rmcp::service::RequestContext;
 use serde_json::{Map, Value, json};
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout_at};
 
 use super::answer::{erred, refused};
 use super::asking::{Asked, Reply, can_ask};
@@ -173,11 +173,13 @@ async fn follow(
     keepalive: Duration,
 ) -> (CallToolResult, Option<String>) {
     let (mut fold, mut told_of, mut step) = (Fold::default(), 0_u32, "at work".to_owned());
+    let mut told_at = Instant::now();
     loop {
         let next = poll_fn(|it| performance.follower.poll_next(it));
-        let events = match timeout(keepalive, next).await {
+        let events = match timeout_at(told_at + keepalive, next).await {
             Err(_) => {
                 told_of += 1;
+                told_at = Instant::now();
                 progress(context, told_of, &step).await;
                 continue;
             }
@@ -191,6 +193,7 @@ async fn follow(
         for event in events.iter() {
             if let Event::Aside(begun) = event {
                 told_of += 1;
+                told_at = Instant::now();
                 step.clone_from(begun);
                 progress(context, told_of, &step).await;
             }
