@@ -29,6 +29,8 @@ pub fn of_strangers(dialect: Dialect) -> &'static [Mark] {
                     has(&["\"sp1."]),
                     has(&["\"signature\":\"\""]),
                     has(&["\"signature\": \"\""]),
+                    has(&["\"encrypted_index\":\"\""]),
+                    has(&["\"encrypted_index\": \"\""]),
                     Mark { has: &["\"tool_use\"", "\"budget_tokens\""], lacks: &["\"signature\""] },
                 ]
             }
@@ -138,8 +140,8 @@ mod tests {
     use serde_json::json;
 
     use super::*;
-    use crate::canon::Opaque;
-    use crate::dialect::opaque;
+    use crate::canon::{ChatRequest, ChatResponse, Choice, Citation, Content, Opaque, Part};
+    use crate::dialect::{ClientSide, Context, messages, opaque};
 
     #[test]
     fn a_server_is_known_to_stumble_over_what_only_openai_knows() {
@@ -155,6 +157,21 @@ mod tests {
         // Its own thoughts are left to a server of which nothing is known.
         let thought = "\"reasoning_content\"";
         assert!(marks(&Traits::LENIENT, true, thought) && !marks(&Traits::LENIENT, false, thought));
+    }
+
+    #[test]
+    fn a_citation_that_was_written_here_bears_a_mark() {
+        let citation = Citation { url: Some("https://a.example".into()), ..Citation::default() };
+        let text = Content::Text { text: "So.".into(), citations: vec![citation] };
+        let choice = Choice { parts: vec![Part::new(text)], ..Choice::default() };
+        let response = ChatResponse { choices: vec![choice], ..ChatResponse::default() };
+        let request = &ChatRequest::default();
+        let context =
+            Context { id: "1", created: 7, model: "m", input_estimate: 3, previous: None, request };
+        let body = messages::CODEC.write_response(&response, &context);
+        let body = String::from_utf8(body).unwrap();
+        let bears = |mark: &Mark| mark.has.iter().all(|word| body.contains(word));
+        assert!(of_strangers(Dialect::Messages).iter().any(bears), "{body}");
     }
 
     #[test]

@@ -5,7 +5,7 @@ use serde_json::{Map, Value, json};
 use crate::canon::{
     CacheMark, Citation, Content, Dialect, Foreign, Media, MediaKind, Opaque, Part, Source,
 };
-use crate::dialect::{Aim, Documents, Inexpressible, Misread};
+use crate::dialect::{Aim, Documents, Inexpressible, Misread, document};
 
 /// Reads one part of a message's content list; `path` names it in errors.
 pub(super) fn read_part(part: &Value, path: &str) -> Result<Part, Misread> {
@@ -139,8 +139,8 @@ pub(super) fn write_media(media: &Media, aim: &Aim<'_>) -> Result<Value, Inexpre
             }
         },
         (_, Source::Text(text)) => {
-            let title = media.name.as_deref().map(|name| format!("{name}:\n")).unwrap_or_default();
-            Ok(json!({ "type": "text", "text": format!("{title}{text}") }))
+            let text = document::in_words(media.name.as_deref(), text);
+            Ok(json!({ "type": "text", "text": text }))
         }
         (MediaKind::Image, Source::Url { .. }) if !aim.traits.image_urls => {
             cannot("an image by its URL; send it as base64")
@@ -178,9 +178,18 @@ fn write_document(media: &Media, source: &Source, aim: &Aim<'_>) -> Result<Value
         )),
         (Documents::File | Documents::FileOrUrl, _) => {
             // The name is required beside data.
-            let name = media.name.as_deref().unwrap_or("document.pdf");
+            let name = document::file_name(media.name.as_deref(), media_type_of(source));
             Ok(json!({ "type": "file", "file": { "filename": name, "file_data": data } }))
         }
+    }
+}
+
+fn media_type_of(source: &Source) -> &str {
+    match source {
+        Source::Base64 { media_type, .. } | Source::Url { media_type: Some(media_type), .. } => {
+            media_type
+        }
+        _ => "",
     }
 }
 

@@ -73,6 +73,9 @@ impl History {
             let source = Source::File { dialect: Dialect::Chat, id: id.to_owned() };
             parts.push(Part::new(Content::Media(Media::new(MediaKind::Audio, source))));
         }
+        let images = message["images"].as_array().into_iter().flatten();
+        let images = images.filter_map(media::read_image);
+        parts.extend(images.map(|image| Part::new(Content::Media(image))));
         read_extras(message, &mut parts);
         let cited = ["annotations", media::WITHOUT_URL].map(|field| message[field].as_array());
         let annotations = cited.into_iter().flatten().flatten();

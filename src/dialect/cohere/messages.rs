@@ -2,7 +2,7 @@
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
-use serde_json::{Map, Value, json};
+use serde_json::{Value, json};
 
 use super::PLAN;
 use super::request::Draft;
@@ -106,7 +106,7 @@ impl Draft<'_> {
         let (mut calls, mut plan) = (Vec::new(), String::new());
         for part in &message.parts {
             match &part.content {
-                Content::ToolCall(call) => calls.push(write_call(call, path)?),
+                Content::ToolCall(call) => calls.push(write_call(call)),
                 Content::Reasoning(thought) if thought.text.is_empty() => {}
                 Content::Reasoning(thought)
                     if part.opaque_for(Dialect::Cohere).is_some_and(|it| it == PLAN) =>
@@ -175,17 +175,12 @@ fn image(url: &str, medium: &Media) -> Value {
     json!({ "type": "image_url", "image_url": image })
 }
 
-fn write_call(call: &ToolCall, path: &str) -> Result<Value, Inexpressible> {
-    let arguments = custom::arguments(call);
-    let arguments = match arguments.trim() {
-        "" => "{}".into(),
-        text if serde_json::from_str::<Map<String, Value>>(text).is_ok() => arguments,
-        _ => {
-            let id = &call.id;
-            let why = format!("`{path}`: the arguments of tool call `{id}` are not a JSON object.");
-            return Err(Inexpressible(why.into()));
-        }
+fn write_call(call: &ToolCall) -> Value {
+    let given = custom::arguments(call);
+    let arguments = match custom::object(call) {
+        Some(input) if !input.is_empty() => given,
+        _ => Value::Object(custom::input(call)).to_string().into(),
     };
     let function = json!({ "name": call.name, "arguments": arguments });
-    Ok(json!({ "id": call.id, "type": "function", "function": function }))
+    json!({ "id": call.id, "type": "function", "function": function })
 }

@@ -5,7 +5,7 @@ use serde_json::{Map, Value, json};
 use super::PLAN;
 use crate::canon::{ChatRequest, Dialect, Effort, Format, Part, Reasoning, Tool, ToolChoice};
 use crate::dialect::lost::{self, Dropped};
-use crate::dialect::{Aim, Inexpressible, Written, custom, schema};
+use crate::dialect::{Aim, Inexpressible, Written, custom, schema, turns};
 
 /// Fields of Cohere itself that a client of any dialect may state.
 const OWN: [&str; 5] =
@@ -38,7 +38,9 @@ pub(super) fn write(request: &ChatRequest, aim: &Aim<'_>) -> Result<Written, Ine
     let thinks = !THOUGHTLESS.iter().any(|name| aim.model.contains(name));
     let (messages, documents) = (Vec::new(), Vec::new());
     let mut draft = Draft { request, thinks, messages, documents, dropped: Dropped::default() };
-    for (place, message) in request.messages.iter().enumerate() {
+    let (messages, lost) = turns::shown_by_user(&request.messages);
+    draft.dropped.add_if(lost, "images");
+    for (place, message) in messages.iter().enumerate() {
         draft.message(message, &format!("messages[{place}]"))?;
     }
     let mut body = Map::new();

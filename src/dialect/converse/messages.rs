@@ -15,6 +15,7 @@ use crate::canon::{
     ToolResult,
 };
 use crate::dialect::lost::{self, Dropped};
+use crate::dialect::turns::shown_by_user;
 use crate::dialect::{Inexpressible, custom, portable_id};
 
 /// What stands for a user who has said nothing, before the model does or beside a document.
@@ -51,7 +52,9 @@ impl<'a> Turns<'a> {
             has_tools: false,
             thoughtless: false,
         };
-        for (place, message) in request.messages.iter().enumerate() {
+        let (messages, lost) = shown_by_user(&request.messages);
+        turns.dropped.add_if(lost, "images");
+        for (place, message) in messages.iter().enumerate() {
             let path = format!("messages[{place}]");
             let mut blocks = Vec::new();
             for part in &message.parts {
@@ -128,7 +131,7 @@ impl<'a> Turns<'a> {
                 return Err(Inexpressible(why.into()));
             }
             Content::Reasoning(thought) => self.write_thought(thought, part),
-            Content::ToolCall(call) => Some(self.write_call(call, path)?),
+            Content::ToolCall(call) => Some(self.write_call(call)),
             Content::ToolResult(result) => Some(self.write_result(result, path)?),
             Content::Foreign(block) if block.dialect == Dialect::Converse => {
                 self.has_tools |= block.value.get("toolUse").is_some();
@@ -197,21 +200,13 @@ impl<'a> Turns<'a> {
         Some(Cow::Owned(if thought.redacted { STANDARD.encode(state) } else { state.to_owned() }))
     }
 
-    fn write_call(&mut self, call: &ToolCall, path: &str) -> Result<Value, Inexpressible> {
+    fn write_call(&mut self, call: &ToolCall) -> Value {
         self.has_tools = true;
         if self.known.insert(call.name.clone()) {
             self.called.push(call.name.clone());
         }
-        let arguments = custom::arguments(call);
-        let input = match arguments.trim() {
-            "" => json!({}),
-            text => serde_json::from_str::<Value>(text)
-                .ok()
-                .filter(Value::is_object)
-                .ok_or_else(|| broken_call(path, &call.id))?,
-        };
-        let id = portable_id(&call.id);
-        Ok(json!({ "toolUse": { "toolUseId": id, "name": call.name, "input": input } }))
+        let (id, input) = (portable_id(&call.id), custom::input(call));
+        json!({ "toolUse": { "toolUseId": id, "name": call.name, "input": input } })
     }
 
     fn write_result(&mut self, result: &ToolResult, path: &str) -> Result<Value, Inexpressible> {
@@ -246,11 +241,6 @@ fn accompany(turn: &mut Value) {
 /// Blank texts are refused, wherever they stand.
 fn write_text(text: &str) -> Option<Value> {
     (!text.trim().is_empty()).then(|| json!({ "text": text }))
-}
-
-fn broken_call(path: &str, id: &str) -> Inexpressible {
-    let why = format!("`{path}`: the arguments of tool call `{id}` are not a JSON object.");
-    Inexpressible(why.into())
 }
 
 /// A part's own breakpoint, or one within the tool result that it is.

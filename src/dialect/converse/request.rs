@@ -28,7 +28,7 @@ const TIERS: [&str; 4] = ["default", "flex", "priority", "reserved"];
 pub(super) struct Draft<'a> {
     pub(super) request: &'a ChatRequest,
     pub(super) family: Family,
-    model: &'a str,
+    pub(super) model: &'a str,
     pub(super) inference: Map<String, Value>,
     model_fields: Map<String, Value>,
     pub(super) dropped: Dropped,

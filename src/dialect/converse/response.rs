@@ -10,6 +10,7 @@ use crate::canon::{
 };
 use crate::dialect::Misread;
 use crate::dialect::legible::{list, object, tokens};
+use crate::dialect::messages::place_citations;
 
 #[derive(Deserialize)]
 #[serde(rename_all = "camelCase")]
@@ -108,6 +109,7 @@ pub(super) fn read(body: &[u8]) -> Result<ChatResponse, Misread> {
             Misread::new(format!("`{path}` is not as Converse defines it."))
         })?);
     }
+    place_citations(&mut parts);
     let reason = answer.stop_reason.unwrap_or_default();
     let finish = read_finish(&reason, answer.additional_model_response_fields.as_ref());
     Ok(ChatResponse {

@@ -3,12 +3,18 @@
 //! An event is known by its fields and not by its name: the names say nothing that they do not,
 //! except that something failed.
 
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
 use serde::Deserialize;
 use serde_json::{Map, Value};
 
 use super::response::{Tier, Tokens, foreign, hosted, is_hosted, read_citation, read_finish};
-use crate::canon::{Content, Delta, Dialect, Event, Opening, Start, StreamFailure};
+use crate::canon::{
+    Citation, Content, Delta, Dialect, Event, Media, MediaKind, Opening, Source, Start,
+    StreamFailure,
+};
 use crate::dialect::legible::object;
+use crate::dialect::messages::stands_for;
 use crate::dialect::row::{self, Row};
 use crate::dialect::{Misread, ReadStream};
 
@@ -17,6 +23,9 @@ pub(super) struct Reader {
     row: Row<Key>,
     /// The block of a hosted tool, which goes out whole.
     hosted: Option<Hosted>,
+    /// The picture that comes in pieces.
+    picture: Option<Picture>,
+    cited: Cited,
     started: bool,
     finished: bool,
     told_usage: bool,
@@ -31,7 +40,24 @@ enum Key {
     Text(u64),
     Thought(u64),
     Call(u64),
-    Hosted,
+    /// A block that goes out whole.
+    Whole,
+}
+
+struct Picture {
+    index: u64,
+    format: String,
+    bytes: Vec<u8>,
+}
+
+/// The text at hand, and what is cited for it, which is told when all of it has been said.
+#[derive(Default)]
+struct Cited {
+    index: u64,
+    /// In characters of the whole answer.
+    start: u64,
+    end: u64,
+    citations: Vec<Citation>,
 }
 
 struct Hosted {
@@ -64,6 +90,19 @@ struct Piece {
     tool_use: Option<Input>,
     tool_result: Option<Vec<Value>>,
     citation: Option<Value>,
+    #[serde(default, deserialize_with = "object")]
+    image: Option<Shown>,
+}
+
+#[derive(Deserialize)]
+struct Shown {
+    #[serde(default, deserialize_with = "object")]
+    source: Option<Bytes>,
+}
+
+#[derive(Deserialize)]
+struct Bytes {
+    bytes: Option<String>,
 }
 
 #[derive(Deserialize)]
@@ -113,6 +152,8 @@ impl Reader {
         Self {
             row: Row::new(Dialect::Converse),
             hosted: None,
+            picture: None,
+            cited: Cited::default(),
             started: false,
             finished: false,
             told_usage: false,
@@ -133,7 +174,13 @@ impl Reader {
         mut start: Map<String, Value>,
         events: &mut Vec<Event>,
     ) -> Result<(), Misread> {
+        self.turn_to(index, events);
         let is_result = start.contains_key("toolResult");
+        let format = start.get("image").and_then(|image| image.get("format")?.as_str());
+        if let Some(format) = format {
+            self.picture = Some(Picture { index, format: format.to_owned(), bytes: Vec::new() });
+            return Ok(());
+        }
         match start.get_mut("toolUse") {
             Some(Value::Object(call)) if !is_hosted(call) => {
                 let mut take = |name: &str| match call.get_mut(name).map(Value::take) {
@@ -155,12 +202,14 @@ impl Reader {
     }
 
     fn add(&mut self, index: u64, piece: Piece, events: &mut Vec<Event>) -> Result<(), Misread> {
+        self.turn_to(index, events);
         if let Some(text) = piece.text.filter(|text| !text.is_empty()) {
+            self.cited.end += text.chars().count() as u64;
             self.say(Key::Text(index), Opening::Text, Delta::Text(text), events);
         }
-        if let Some(citation) = piece.citation {
-            let delta = Delta::Citation(read_citation(citation));
-            self.say(Key::Text(index), Opening::Text, delta, events);
+        self.cited.citations.extend(piece.citation.map(read_citation));
+        if let Some(image) = piece.image {
+            self.show(index, image)?;
         }
         if let Some(thought) = piece.reasoning_content {
             self.think(index, thought, events);
@@ -188,6 +237,46 @@ impl Reader {
         self.row.add(key, delta, events);
     }
 
+    /// A text ends where another block goes on.
+    fn turn_to(&mut self, index: u64, events: &mut Vec<Event>) {
+        if self.cited.index != index {
+            self.cite(events);
+            self.cited.index = index;
+        }
+    }
+
+    /// Tells the citations of the text that has ended.
+    fn cite(&mut self, events: &mut Vec<Event>) {
+        let Cited { index, start, end, citations } = std::mem::take(&mut self.cited);
+        self.cited = Cited { index, start: end, end, citations: Vec::new() };
+        for mut citation in citations {
+            stands_for(&mut citation, start, end);
+            self.say(Key::Text(index), Opening::Text, Delta::Citation(citation), events);
+        }
+    }
+
+    /// Each piece of a picture is base64 of its own.
+    fn show(&mut self, index: u64, image: Shown) -> Result<(), Misread> {
+        let Some(data) = image.source.and_then(|source| source.bytes) else { return Ok(()) };
+        let Some(picture) = self.picture.as_mut().filter(|picture| picture.index == index) else {
+            return Err(Misread::new("A picture has come without its format."));
+        };
+        let wrong = |_| Misread::new("`delta.image.source.bytes` is not base64.");
+        picture.bytes.extend(STANDARD.decode(data).map_err(wrong)?);
+        Ok(())
+    }
+
+    fn stop_picture(&mut self, events: &mut Vec<Event>) {
+        let Some(picture) = self.picture.take().filter(|picture| !picture.bytes.is_empty()) else {
+            return;
+        };
+        let media_type = format!("image/{}", picture.format);
+        let source = Source::Base64 { media_type, data: STANDARD.encode(picture.bytes) };
+        let media = Media::new(MediaKind::Image, source);
+        self.row.start(Key::Whole, Opening::Media(media), events);
+        self.row.stop(Key::Whole, events);
+    }
+
     fn think(&mut self, index: u64, thought: Thought, events: &mut Vec<Event>) {
         let key = Key::Thought(index);
         let redacted = thought.redacted_content.is_some();
@@ -207,6 +296,12 @@ impl Reader {
         if self.hosted.as_ref().is_some_and(|hosted| hosted.index == index) {
             self.stop_hosted(events);
         }
+        if self.picture.as_ref().is_some_and(|picture| picture.index == index) {
+            self.stop_picture(events);
+        }
+        if self.cited.index == index {
+            self.cite(events);
+        }
         for key in [Key::Text(index), Key::Thought(index), Key::Call(index)] {
             if self.row.has(key) {
                 self.row.stop(key, events);
@@ -217,8 +312,8 @@ impl Reader {
     fn stop_hosted(&mut self, events: &mut Vec<Event>) {
         let Some(told) = self.hosted.take() else { return };
         if let Content::Foreign(block) = foreign(hosted(told.start, &told.input, told.results)) {
-            self.row.start(Key::Hosted, Opening::Foreign(block), events);
-            self.row.stop(Key::Hosted, events);
+            self.row.start(Key::Whole, Opening::Foreign(block), events);
+            self.row.stop(Key::Whole, events);
         }
     }
 
@@ -226,7 +321,9 @@ impl Reader {
         if std::mem::replace(&mut self.finished, true) {
             return;
         }
+        self.cite(events);
         self.stop_hosted(events);
+        self.stop_picture(events);
         self.row.finish(events);
         if self.lost_call {
             self.ended = true;

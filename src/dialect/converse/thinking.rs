@@ -7,10 +7,7 @@ use super::messages::Turns;
 use super::request::Draft;
 use crate::canon::{Effort, Thinking};
 use crate::dialect::lost;
-use crate::dialect::messages::Thinks as Claude;
-
-/// Anthropic's least budget of thought.
-const LEAST_BUDGET: u64 = 1024;
+use crate::dialect::messages::{Thinks as Claude, family};
 
 // === impl Draft ===
 
@@ -80,14 +77,10 @@ impl Draft<'_> {
     }
 
     fn claude_budget(&mut self, asked: &Thinking) {
-        let effort = asked.as_effort().unwrap_or(Effort::Medium);
-        let wanted = asked.budget.unwrap_or_else(|| effort.budget()).max(LEAST_BUDGET);
-        // The answer needs room behind the thoughts.
-        let room = self.request.sampling.max_tokens.map_or(u64::MAX, |most| most.saturating_sub(1));
-        if room < LEAST_BUDGET {
+        let limit = self.request.sampling.max_tokens;
+        let Some(budget) = family(self.model).budget(asked, limit) else {
             return self.dropped.add("reasoning_effort");
-        }
-        let budget = wanted.min(room);
+        };
         self.model_field("thinking", json!({ "type": "enabled", "budget_tokens": budget }));
         if self.inference.get("temperature").is_some_and(|it| it.as_f64() != Some(1.0)) {
             self.unset(&["temperature"]);

@@ -7,7 +7,7 @@
 use std::borrow::Cow;
 use std::collections::{BTreeMap, HashSet};
 
-use serde_json::{Value, json};
+use serde_json::{Map, Value, json};
 
 use super::WriteStream;
 use crate::canon::{
@@ -60,6 +60,22 @@ pub fn arguments(call: &ToolCall) -> Cow<'_, str> {
     } else {
         Cow::Borrowed(&call.arguments)
     }
+}
+
+/// A call's arguments where they are an object, as most APIs want them.
+pub fn object(call: &ToolCall) -> Option<Map<String, Value>> {
+    match arguments(call).trim() {
+        "" => Some(Map::new()),
+        text => serde_json::from_str(text).ok(),
+    }
+}
+
+/// The same for an API that is told of a call that was made: a conversation in which a model has
+/// called a tool with broken arguments, cut short perhaps, has to go on. They are told as Anthropic
+/// has them told.
+pub fn input(call: &ToolCall) -> Map<String, Value> {
+    let broken = || Map::from_iter([("INVALID_JSON".to_owned(), json!(call.arguments))]);
+    object(call).unwrap_or_else(broken)
 }
 
 /// The question with functions in the place of its custom tools, and of their calls and results.

@@ -27,6 +27,36 @@ fn a_custom_tool_becomes_a_function_with_one_string_and_its_grammar_in_words() {
 }
 
 #[test]
+fn a_conversation_with_arguments_that_were_cut_goes_on_everywhere() {
+    let cut = "{\"city\": \"Par";
+    let function = json!({"name": "f", "arguments": cut});
+    let calls = json!([{"id": "c", "type": "function", "function": function}]);
+    let body = json!({"messages": [
+        {"role": "user", "content": "?"},
+        {"role": "assistant", "content": null, "tool_calls": calls},
+        {"role": "tool", "tool_call_id": "c", "content": "Error: no JSON"},
+    ]});
+    let request = chat::CODEC.read_request(body.to_string().as_bytes()).unwrap();
+    let aim = Aim { model: "m", traits: &Traits::NONE, cache: None };
+    let told = json!({"INVALID_JSON": cut});
+    for (target, place) in [
+        (Dialect::Messages, "/messages/1/content/0/input"),
+        (Dialect::Converse, "/messages/1/content/0/toolUse/input"),
+        (Dialect::Gemini, "/contents/1/parts/0/functionCall/args"),
+        (Dialect::Cohere, "/messages/1/tool_calls/0/function/arguments"),
+    ] {
+        let written = upstream(target).write_request(&request, &aim).unwrap();
+        let body: Value = serde_json::from_slice(&written.body).unwrap();
+        let mut input = body.pointer(place).unwrap().clone();
+        if let Some(text) = input.as_str() {
+            input = serde_json::from_str(text).unwrap();
+        }
+        assert_eq!(input, told, "{target:?}");
+        assert!(written.dropped.is_empty(), "{target:?}");
+    }
+}
+
+#[test]
 fn arguments_of_another_shape_are_not_lost() {
     assert_eq!(unwrap(r#"{"x": 1, "input": "a\"b"}"#), "a\"b");
     assert_eq!(unwrap("*** Begin Patch"), "*** Begin Patch");

@@ -32,7 +32,8 @@ pub(super) fn write(part: &Part, reader: Reader) -> Result<Option<Value>, String
         }
         Content::Media(medium) => fields = media::write(medium)?,
         Content::ToolCall(call) => {
-            let call = json!({ "id": call.id, "name": call.name, "args": arguments(call)? });
+            let call =
+                json!({ "id": call.id, "name": call.name, "args": arguments(call, reader)? });
             fields.insert("functionCall".into(), call);
         }
         Content::Foreign(Foreign { dialect: Dialect::Gemini, value }) => {
@@ -78,14 +79,11 @@ pub(super) fn mark(part: &Part, written: &mut Value) {
     }
 }
 
-/// A call's arguments as the object that Gemini wants.
-pub(super) fn arguments(call: &ToolCall) -> Result<Value, String> {
-    let arguments = custom::arguments(call);
-    if arguments.trim().is_empty() {
-        return Ok(json!({}));
-    }
-    match serde_json::from_str(&arguments) {
-        Ok(arguments @ Value::Object(_)) => Ok(arguments),
-        _ => Err(format!("a call `{}` whose arguments are not a JSON object", call.id)),
+/// A call's arguments as an object. A client must not make a call whose arguments are none.
+fn arguments(call: &ToolCall, reader: Reader) -> Result<Map<String, Value>, String> {
+    match reader {
+        Reader::Gemini => Ok(custom::input(call)),
+        Reader::Client => custom::object(call)
+            .ok_or_else(|| format!("a call `{}` whose arguments are not a JSON object", call.id)),
     }
 }

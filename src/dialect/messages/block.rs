@@ -12,7 +12,7 @@ use crate::canon::{
     CacheMark, Content, Dialect, Foreign, Media, MediaKind, Opaque, Part, Reasoning, Source,
     ToolCall, ToolResult,
 };
-use crate::dialect::{Misread, custom, keepsake, opaque, portable_id};
+use crate::dialect::{Misread, keepsake, opaque, portable_id};
 
 /// In the data of a sealed state: it belongs to the block before, which has no field for it.
 const OF_LAST: &str = "of_last";
@@ -216,16 +216,9 @@ pub(super) fn write_mark(mark: CacheMark) -> Value {
     }
 }
 
-/// The call as a block; `None` where its arguments are not what the API has for them: an object.
-pub(super) fn write_call(call: &ToolCall) -> Option<Value> {
-    let arguments = custom::arguments(call);
-    let input = if arguments.trim().is_empty() {
-        json!({})
-    } else {
-        serde_json::from_str(&arguments).ok().filter(Value::is_object)?
-    };
+pub(super) fn write_call(call: &ToolCall, input: &Map<String, Value>) -> Value {
     let id = portable_id(&call.id);
-    Some(json!({ "type": "tool_use", "id": id, "name": call.name, "input": input }))
+    json!({ "type": "tool_use", "id": id, "name": call.name, "input": input })
 }
 
 /// An image or a document; `None` for what the API has no block for.

@@ -22,7 +22,7 @@ pub(super) fn read(value: Value) -> Citation {
 }
 
 /// Says which characters of the answer the citation supports.
-pub(super) fn stands_for(citation: &mut Citation, start: u64, end: u64) {
+pub(in crate::dialect) fn stands_for(citation: &mut Citation, start: u64, end: u64) {
     if start < end {
         (citation.start, citation.end) = (Some(start), Some(end));
     }

@@ -16,8 +16,10 @@ mod usage;
 
 pub use abroad::abroad;
 pub use beta::{Betas, betas};
+pub(super) use citation::stands_for;
 pub(super) use models::{Thinks, family};
 pub(super) use request::{structured, tool_schema};
+pub(super) use response::place_citations;
 
 use serde_json::json;
 

@@ -1,5 +1,7 @@
 //! What families of Claude models take, where the API's answer depends on the model.
 
+use crate::canon::{Effort, Thinking};
+
 /// What one family takes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(in crate::dialect) struct Family {
@@ -44,6 +46,23 @@ pub(super) enum Samples {
     One,
     /// Neither, nor `top_k`.
     None,
+}
+
+/// The API's least budget of thought.
+const LEAST_BUDGET: u64 = 1024;
+
+// === impl Family ===
+
+impl Family {
+    /// The tokens to think with, within the limit of an answer; `None` where that has no room. The
+    /// budget is part of the limit and must leave something for the answer.
+    pub(in crate::dialect) fn budget(&self, asked: &Thinking, limit: Option<u64>) -> Option<u64> {
+        let limit = limit.unwrap_or(self.max_tokens);
+        let wanted = asked.budget.or_else(|| asked.effort.map(Effort::budget));
+        let wanted = wanted.unwrap_or_else(|| Effort::Medium.budget()).max(LEAST_BUDGET);
+        let budget = if wanted < limit { wanted } else { limit - limit / 4 };
+        (LEAST_BUDGET..limit).contains(&budget).then_some(budget)
+    }
 }
 
 /// The first that fits counts; the last fits every Claude model that is newer than this table.

@@ -9,7 +9,7 @@ use super::{citation, error, finish, usage};
 use crate::canon::{
     ChatResponse, Choice, Citation, Content, Dialect, Media, Part, Reasoning, ToolCall,
 };
-use crate::dialect::{Context, Misread, opaque};
+use crate::dialect::{Context, Misread, custom, opaque};
 
 pub(super) fn read(body: &[u8]) -> Result<ChatResponse, Misread> {
     let mut fields = Fields::new(serde_json::from_slice(body)?, "")?;
@@ -43,7 +43,7 @@ pub(super) fn read(body: &[u8]) -> Result<ChatResponse, Misread> {
 }
 
 /// A text that is cited for is a block of its own: that is the citations' place in the answer.
-pub(super) fn place_citations(parts: &mut [Part]) {
+pub(in crate::dialect) fn place_citations(parts: &mut [Part]) {
     let mut spoken = 0;
     for part in parts {
         let Content::Text { text, citations } = &mut part.content else { continue };
@@ -126,7 +126,10 @@ fn write_part(part: &Part) -> Option<Value> {
         Content::Refusal(text) => write_text(text, &[]),
         Content::Reasoning(reasoning) => return write_reasoning(reasoning, part),
         // A call that was cut off is shown as the text that there is of it.
-        Content::ToolCall(call) => write_call(call).unwrap_or_else(|| cut_call(call)),
+        Content::ToolCall(call) => match custom::object(call) {
+            Some(input) => write_call(call, &input),
+            None => cut_call(call),
+        },
         Content::Media(Media { transcript: Some(said), .. }) => write_text(said, &[]),
         Content::Media(media) => write_media(media)?,
         Content::Foreign(foreign) if foreign.dialect == Dialect::Messages => foreign.value.clone(),

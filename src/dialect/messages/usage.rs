@@ -75,12 +75,16 @@ impl Counts {
             all.cache_write_long = all.cache_write_long.saturating_add(run.cache_write_long);
             all.output = all.output.saturating_add(run.output);
         }
-        // A list that lacks some run is no reason to count less than was said.
+        // A list that lacks some run, or how long what it wrote is kept, is no reason to count less
+        // than was said.
+        let written = |usage: &Usage| usage.cache_write.saturating_add(usage.cache_write_long);
+        let long = all.cache_write_long.max(said.cache_write_long);
+        let written = written(&all).max(written(&said));
         Usage {
             input: all.input.max(said.input),
             cache_read: all.cache_read.max(said.cache_read),
-            cache_write: all.cache_write.max(said.cache_write),
-            cache_write_long: all.cache_write_long.max(said.cache_write_long),
+            cache_write: written.saturating_sub(long),
+            cache_write_long: long,
             output: all.output.max(said.output),
             ..said
         }
@@ -127,4 +131,22 @@ pub(super) fn write(usage: &Usage) -> Value {
         written["output_tokens_details"] = json!({ "thinking_tokens": usage.reasoning });
     }
     written
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_written_for_an_hour_is_counted_once() {
+        let run = json!({"input_tokens": 5, "cache_creation_input_tokens": 100});
+        let counts: Counts = serde_json::from_value(json!({
+            "input_tokens": 5, "cache_creation_input_tokens": 100,
+            "cache_creation": {"ephemeral_5m_input_tokens": 40, "ephemeral_1h_input_tokens": 60},
+            "iterations": [run],
+        }))
+        .unwrap();
+        let usage = counts.usage();
+        assert_eq!((usage.cache_write, usage.cache_write_long), (40, 60));
+    }
 }

@@ -1,12 +1,14 @@
 //! What stands inside an item: text, images, files, sounds, and where claims come from.
 
+use std::borrow::Cow;
+
 use serde_json::{Map, Value, json};
 
 use super::item::{Bad, string};
 use crate::canon::{
     CacheMark, Citation, Content, Dialect, Foreign, Media, MediaKind, Opaque, Part, Source,
 };
-use crate::dialect::Inexpressible;
+use crate::dialect::{Inexpressible, document};
 
 /// A message's `content` or a tool's `output`: a text or a list of parts.
 pub(super) fn read(value: &Value) -> Result<Vec<Part>, Bad> {
@@ -128,7 +130,9 @@ pub(super) fn write_citation(citation: &Citation) -> Option<Value> {
         return Some(data.clone());
     }
     let Some(url) = &citation.url else {
-        let name = citation.title.as_deref().or(citation.quote.as_deref())?;
+        // What is cited is not what it is called.
+        citation.title.as_ref().or(citation.quote.as_ref())?;
+        let name = citation.title.as_deref().unwrap_or_default();
         return Some(
             json!({"type": "file_citation", "file_id": "", "filename": name, "index": citation.end.unwrap_or(0)}),
         );
@@ -179,7 +183,10 @@ fn write_media(media: &Media) -> Result<Value, Inexpressible> {
             let place = if media.kind == MediaKind::Image { place } else { "file_data" };
             fields.insert(place.into(), format!("data:{media_type};base64,{data}").into())
         }
-        Source::Text(text) => return Ok(json!({"type": "input_text", "text": text})),
+        Source::Text(text) => {
+            let text = document::in_words(media.name.as_deref(), text);
+            return Ok(json!({"type": "input_text", "text": text}));
+        }
         Source::File { dialect: Dialect::Responses | Dialect::Chat, id } => {
             fields.insert("file_id".into(), id.as_str().into())
         }
@@ -190,10 +197,13 @@ fn write_media(media: &Media) -> Result<Value, Inexpressible> {
         }
     };
     if media.kind == MediaKind::Document {
-        let inline = matches!(media.source, Source::Base64 { .. });
-        // The API asks for a name beside a file's data.
-        let name = media.name.as_deref().or_else(|| inline.then_some("document.pdf"));
-        fields.extend(name.map(|name| ("filename".to_owned(), name.into())));
+        let name = media.name.as_deref();
+        let name = match &media.source {
+            // The API asks for a name beside a file's data.
+            Source::Base64 { media_type, .. } => Some(document::file_name(name, media_type)),
+            _ => name.map(Cow::Borrowed),
+        };
+        fields.extend(name.map(|name| ("filename".to_owned(), json!(name))));
     } else {
         fields.extend(media.detail.as_deref().map(|detail| ("detail".to_owned(), detail.into())));
     }

@@ -8,8 +8,8 @@ use serde_json::{Value, json};
 use super::stream::Reader;
 use super::{CODEC, read, write};
 use crate::canon::{
-    ChatRequest, ChatResponse, Choice, Content, Delta, Dialect, Event, Finish, FinishReason,
-    Opaque, Opening, Part, Reasoning, Role, Tool, ToolCall, Usage,
+    ChatRequest, ChatResponse, Choice, Citation, Content, Delta, Dialect, Event, Finish,
+    FinishReason, Opaque, Opening, Part, Reasoning, Role, Tool, ToolCall, Usage,
 };
 use crate::dialect::fold::{Fold, unfold};
 use crate::dialect::sse::Decoder;
@@ -215,6 +215,16 @@ fn an_annotation_that_cites_nothing_is_no_citation() {
     let whole: Value =
         serde_json::from_slice(&CODEC.write_response(&read, &context(&request))).unwrap();
     assert_eq!(whole["output"][0]["content"][0]["annotations"], json!([]));
+}
+
+#[test]
+fn a_source_is_not_called_by_what_it_says() {
+    let cited = Citation { quote: Some("Rain all day.".into()), ..Citation::default() };
+    let text = Content::Text { text: "a".into(), citations: vec![cited] };
+    let answer = answer(vec![Part::new(text)]);
+    let whole = CODEC.write_response(&answer, &context(&ChatRequest::default()));
+    let whole: Value = serde_json::from_slice(&whole).unwrap();
+    assert_eq!(whole["output"][0]["content"][0]["annotations"][0]["filename"], "");
 }
 
 #[test]

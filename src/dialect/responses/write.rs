@@ -225,6 +225,7 @@ fn dropped(request: &ChatRequest, marks: bool, own: bool) -> Dropped {
         ("is_error", !own && parts().any(fails)),
         ("citations", parts().any(is_citable)),
         ("audio", parts().any(is_named_sound)),
+        ("images", request.messages.iter().any(has_strange_picture)),
     ];
     let general = table.into_iter().filter(|(_, lost)| *lost).map(|(name, _)| Cow::Borrowed(name));
     let extras = request.extras.fields.keys().filter(|_| !own);
@@ -257,6 +258,15 @@ fn lost_block(part: &Part) -> Option<String> {
 
 fn is_citable(part: &Part) -> bool {
     matches!(&part.content, Content::Media(media) if media.citable)
+}
+
+/// A picture of the model's that no tool of this API has made: only a user may show one.
+fn has_strange_picture(message: &Message) -> bool {
+    let is_strange = |part: &Part| {
+        let Content::Media(media) = &part.content else { return false };
+        media.kind == MediaKind::Image && part.opaque_for(Dialect::Responses).is_none()
+    };
+    message.role == Role::Assistant && message.parts.iter().any(is_strange)
 }
 
 /// What the model has spoken, by an id that only another API knows.

@@ -157,7 +157,4 @@ fn what_cannot_be_said_at_all_is_refused_and_named() {
     let pdf = Source::Base64 { media_type: "application/pdf".into(), data: "QUJD".into() };
     request.messages[0].parts.push(medium(MediaKind::Document, pdf));
     assert!(refused(&request).contains("messages[0].content"));
-    let mut request = ask("?");
-    request.messages.push(Message::new(Role::Assistant, vec![call("id7", "f", "{")]));
-    assert!(refused(&request).contains("id7"));
 }

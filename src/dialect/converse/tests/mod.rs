@@ -8,8 +8,8 @@ use serde_json::{Value, json};
 
 use super::CODEC;
 use crate::canon::{
-    ChatResponse, Choice, Content, Dialect, Event, Finish, FinishReason, Opaque, Part, Reasoning,
-    ToolCall, Usage,
+    ChatResponse, Choice, Content, Dialect, Event, Finish, FinishReason, Media, MediaKind, Opaque,
+    Part, Reasoning, Source, ToolCall, Usage,
 };
 use crate::dialect::UpstreamSide;
 use crate::dialect::fold::{Fold, unfold};
@@ -114,6 +114,52 @@ fn a_stream_without_starts_and_stops_is_read_all_the_same() {
     assert_eq!(events.last(), Some(&Event::End));
     let parts = fold(&events).choices.remove(0).parts;
     assert_eq!(parts, [thought("Hm", false, Some("sig")), Part::text("So"), call("a", "f", "{}")]);
+}
+
+#[test]
+fn a_picture_in_a_stream_is_put_together_from_its_pieces() {
+    let bytes = |data: &str| json!({"image": {"source": {"bytes": data}}});
+    let events = read(&[
+        ("contentBlockDelta", json!({"contentBlockIndex": 0, "delta": {"text": "So"}})),
+        (
+            "contentBlockStart",
+            json!({"contentBlockIndex": 1, "start": {"image": {"format": "png"}}}),
+        ),
+        ("contentBlockDelta", json!({"contentBlockIndex": 1, "delta": bytes("YQ==")})),
+        ("contentBlockDelta", json!({"contentBlockIndex": 1, "delta": bytes("Yg==")})),
+        ("contentBlockStop", json!({"contentBlockIndex": 1})),
+        ("messageStop", json!({"stopReason": "end_turn"})),
+    ]);
+    assert_in_order(&events);
+    let source = Source::Base64 { media_type: "image/png".into(), data: "YWI=".into() };
+    let picture = Part::new(Content::Media(Media::new(MediaKind::Image, source)));
+    assert_eq!(fold(&events).choices.remove(0).parts, [Part::text("So"), picture]);
+}
+
+#[test]
+fn a_citation_stands_for_the_text_that_bears_it() {
+    let source = json!({"title": "A", "location": {"web": {"url": "https://a.example"}}});
+    let content = json!([{"text": "No. "}, {"citationsContent": {
+        "content": [{"text": "Ça va."}], "citations": [source],
+    }}]);
+    let body = json!({"output": {"message": {"content": content}}, "stopReason": "end_turn"});
+    let whole = CODEC.read_response(body.to_string().as_bytes()).unwrap();
+    let delta =
+        |index, delta| ("contentBlockDelta", json!({"contentBlockIndex": index, "delta": delta}));
+    let events = read(&[
+        delta(0, json!({"text": "No. "})),
+        delta(1, json!({"citation": source})),
+        delta(1, json!({"text": "Ça va."})),
+        ("contentBlockStart", json!({"contentBlockIndex": 2, "start": {}})),
+        ("messageStop", json!({"stopReason": "end_turn"})),
+    ]);
+    assert_in_order(&events);
+    for mut answer in [whole, fold(&events)] {
+        let parts = answer.choices.remove(0).parts;
+        let Content::Text { text, citations } = &parts[1].content else { panic!("{parts:#?}") };
+        assert_eq!((text.as_str(), citations.len()), ("Ça va.", 1));
+        assert_eq!((citations[0].start, citations[0].end), (Some(4), Some(10)));
+    }
 }
 
 #[test]

@@ -64,10 +64,10 @@ pub(super) fn write(draft: &mut Draft<'_>) -> Result<(Option<Value>, Vec<Value>)
     Ok((system, contents))
 }
 
-/// An empty text beside something else says nothing, and older models refuse it.
-fn is_void(part: &Part, message: &Message) -> bool {
-    let empty = part.as_text().is_some_and(str::is_empty);
-    empty && part.opaque_for(Dialect::Gemini).is_none() && message.parts.len() > 1
+/// An empty text says nothing, and the API refuses it.
+fn is_void(part: &Part) -> bool {
+    let (Content::Text { text, .. } | Content::Refusal(text)) = &part.content else { return false };
+    text.is_empty() && part.opaque_for(Dialect::Gemini).is_none()
 }
 
 // === impl Speech ===
@@ -91,9 +91,6 @@ impl<'a> Speech<'a> {
         }
         if let Content::ToolCall(call) = &part.content {
             self.names.insert(&call.id, &call.name);
-        }
-        if is_void(part, message) {
-            return Ok(());
         }
         let kind = match message.role {
             Role::Assistant => Kind::Model,
@@ -142,6 +139,9 @@ fn write_part(
     place: usize,
 ) -> Result<Option<Value>, Inexpressible> {
     draft.dropped.add_if(part.cache.is_some(), "cache_control");
+    if is_void(part) {
+        return Ok(None);
+    }
     match &part.content {
         Content::Media(media) => {
             let detail = media.detail.as_deref();

@@ -3,13 +3,11 @@
 use serde_json::{Value, json};
 
 use super::{Dropped, inexpressible};
-use crate::canon::{
-    CacheMark, Content, Dialect, Foreign, Media, Message, Part, Role, ToolCall, ToolResult,
-};
+use crate::canon::{CacheMark, Content, Dialect, Foreign, Media, Message, Part, Role, ToolResult};
 use crate::dialect::messages::block::{finish_block, write_call, write_media};
 use crate::dialect::messages::citation;
 use crate::dialect::messages::models::Family;
-use crate::dialect::{Inexpressible, lost, portable_id};
+use crate::dialect::{Inexpressible, custom, lost, portable_id, turns};
 
 /// The `system` blocks and the `messages` of a body.
 #[derive(Debug, Default)]
@@ -34,6 +32,8 @@ pub(super) fn write(
     family: &Family,
     dropped: &mut Dropped,
 ) -> Result<Conversation, Inexpressible> {
+    let (messages, lost) = turns::shown_by_user(messages);
+    dropped.add_if(lost, "images");
     let is_instruction = |message: &Message| matches!(message.role, Role::System | Role::Developer);
     let first = messages.iter().position(|message| !is_instruction(message));
     let (leading, rest) = messages.split_at(first.unwrap_or(messages.len()));
@@ -119,7 +119,7 @@ fn write_blocks(
 ) -> Result<(), Inexpressible> {
     for part in &message.parts {
         let block = match &part.content {
-            Content::ToolCall(call) => Some(write_known_call(number, call)?),
+            Content::ToolCall(call) => Some(write_call(call, &custom::input(call))),
             Content::ToolResult(result) => Some(write_result(number, result, dropped)?),
             Content::Media(media) => Some(write_known_media(number, media, dropped)?),
             _ => write_plain(part, dropped),
@@ -172,15 +172,6 @@ fn write_plain(part: &Part, dropped: &mut Dropped) -> Option<Value> {
         }
         Content::Media(_) | Content::ToolCall(_) | Content::ToolResult(_) => None,
     }
-}
-
-fn write_known_call(number: usize, call: &ToolCall) -> Result<Value, Inexpressible> {
-    write_call(call).ok_or_else(|| {
-        inexpressible(format!(
-            "The arguments of tool call `{}` in `messages[{number}]` are not a JSON object.",
-            call.id
-        ))
-    })
 }
 
 fn write_known_media(

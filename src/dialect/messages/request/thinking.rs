@@ -8,9 +8,6 @@ use crate::canon::{
 };
 use crate::dialect::messages::models::{Family, Thinks};
 
-/// The API's least budget.
-const LEAST: u64 = 1024;
-
 /// What is said of thinking in a body.
 #[derive(Debug, Default)]
 pub(super) struct Plan {
@@ -81,14 +78,10 @@ fn by_budget(
     family: &Family,
     dropped: &mut Dropped,
 ) -> Plan {
-    let limit = request.sampling.max_tokens.unwrap_or(family.max_tokens);
-    let wanted = asked.budget.or_else(|| asked.effort.map(Effort::budget));
-    let wanted = wanted.unwrap_or_else(|| Effort::Medium.budget()).max(LEAST);
-    // The budget is part of the limit and must leave something for the answer.
-    let budget = if wanted < limit { wanted } else { limit - limit / 4 };
-    if budget < LEAST || budget >= limit || lacks_its_thoughts(&request.messages) {
+    let budget = family.budget(asked, request.sampling.max_tokens);
+    let Some(budget) = budget.filter(|_| !lacks_its_thoughts(&request.messages)) else {
         return refuse(dropped);
-    }
+    };
     let mut thinking = json!({ "type": "enabled", "budget_tokens": budget });
     if asked.visible == Some(false) {
         thinking["display"] = json!("omitted");
