@@ -9,10 +9,11 @@ use futures_util::future::{Either, select};
 use tokio::time::{Instant, sleep};
 
 use super::arrival::Question;
-use super::call::{Call, Departure};
+use super::call::Call;
 use super::chain::Chain;
 use super::errand::Errand;
 use super::journey::{Attempt, Made};
+use super::rival::Departure;
 use super::{errand, till};
 use crate::access::account::Hold;
 use crate::config::HedgeAfter;

@@ -47,6 +47,7 @@ mod reply;
 mod responses;
 pub mod secrets;
 mod reword;
+mod rival;
 mod session;
 mod shadow;
 mod shelf;
