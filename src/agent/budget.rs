@@ -285,11 +285,12 @@ impl Purse {
         let (mut most, mut own) = ((0, "cost"), Left::default());
         self.each(|purse| {
             let (used, kept) = (purse.used(), purse.kept());
-            let (usd, tokens) = (used.usd + kept.usd, used.tokens + kept.tokens);
+            let (cost, tokens) = (used.usd + kept.usd, used.tokens + kept.tokens);
             let left = |limit: Option<u64>, used| limit.map(|limit| limit.saturating_sub(used));
-            own.nanos = least(own.nanos, left(purse.usd, usd));
+            own.nanos = least(own.nanos, left(purse.usd, cost));
             own.tokens = least(own.tokens, left(purse.tokens, tokens));
-            let shares = [(share(usd, purse.usd), "cost"), (share(tokens, purse.tokens), "tokens")];
+            let shares =
+                [(share(cost, purse.usd), "cost"), (share(tokens, purse.tokens), "tokens")];
             most = shares.into_iter().chain(purse.share_of_key(own)).fold(most, std::cmp::Ord::max);
         });
         most.1

@@ -2,6 +2,7 @@
 
 mod admission;
 pub mod agents;
+mod anew;
 mod arrival;
 mod ask;
 mod at_start;
