@@ -73,6 +73,24 @@ async fn a_connection_that_is_not_made_in_time_is_given_up() {
 }
 
 #[tokio::test]
+async fn a_client_that_leaves_before_its_question_has_left_is_charged_nothing() {
+    let mute = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = mute.local_addr().unwrap();
+    let sections = format!(
+        "[providers.up]\nkind = \"openai-compatible\"\nbase_url = \"https://{address}/v1\"\n"
+    ) + &route("r", &["up/m"], "");
+    let gateway = Gateway::start("", &sections).await;
+    for (place, body) in [ask("r"), ask_stream("r")].iter().enumerate() {
+        let stream = client::send(gateway.address, &wire(body)).await;
+        let _connection = mute.accept().await.unwrap();
+        drop(stream);
+        let record = gateway.recorded(place + 1).await[place].clone();
+        let told = (&record["outcome"], &record["usage_source"], &record["input_tokens"]);
+        assert_eq!(told, (&"client_closed".into(), &"none".into(), &0.into()), "{record}");
+    }
+}
+
+#[tokio::test]
 async fn the_total_limit_ends_a_whole_answer_that_drips() {
     let drip = Script::raw(
         "HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: 999\r\n\r\n",

@@ -315,6 +315,8 @@ impl Actor {
         self.journal.append(vec![Event::Refused { id, error }]).await?;
         let is_new = self.journal.run().await.limit.is_none();
         match limit.filter(|_| is_new) {
+            // The one budget that tools draw from.
+            Some(StopReason::Budget) => self.hits_bytes().await,
             Some(reason) => self.hit(reason).await,
             None => Ok(()),
         }

@@ -231,14 +231,34 @@ impl Actor {
     }
 
     pub(super) async fn hit(&self, reason: StopReason) -> Result<(), Halt> {
-        self.notes_hit(reason).await;
+        self.hits(reason, self.limit(reason)).await
+    }
+
+    async fn hits(&self, reason: StopReason, limit: &'static str) -> Result<(), Halt> {
+        self.notes_limit(reason, limit).await;
         self.journal.append(vec![Event::LimitHit { reason }]).await
+    }
+
+    /// Results of tools are as long as they may be, all together.
+    pub(super) async fn hits_bytes(&self) -> Result<(), Halt> {
+        self.hits(StopReason::Budget, "bytes").await
+    }
+
+    /// What its key may use is used up, whatever is left of its own budget.
+    pub(super) async fn exhausts_key(&self) -> Result<(), Halt> {
+        if self.journal.run().await.limit.is_none() {
+            self.hits(StopReason::Budget, "key").await?;
+        }
+        self.finish_as(crate::canon::RunState::Incomplete, StopReason::Budget, None).await
     }
 
     /// Tells operators of a limit.
     pub(super) async fn notes_hit(&self, reason: StopReason) {
+        self.notes_limit(reason, self.limit(reason)).await;
+    }
+
+    async fn notes_limit(&self, reason: StopReason, limit: &'static str) {
         let agent = self.definition.agent.as_str();
-        let limit = self.limit(reason);
         let (event, outcome) = ("limit.hit", reason.name());
         let run = self.journal.run().await;
         let (run_id, step, version) = (&run.id, run.asks, run.created.version.as_str());

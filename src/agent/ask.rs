@@ -379,8 +379,7 @@ impl Actor {
             // It is made shorter, or asked of others, as long as that helps.
             Kind::ContextTooLong => Ok(()),
             Kind::GuardBlocked | Kind::ContentFiltered => self.heed_guard(&error).await,
-            // What its key may use is used up.
-            Kind::BudgetExceeded => self.breaks_off(StopReason::Budget, None).await,
+            Kind::BudgetExceeded => self.exhausts_key().await,
             Kind::RateLimited if !is_asked => self.pauses(&error).await,
             Kind::RateLimited => self.give_up(StopReason::RateLimited, &error.message).await,
             _ => self.give_up(StopReason::ModelFailed, &error.message).await,

@@ -17,6 +17,8 @@ const LEAST_OUTPUT: u64 = 64;
 const RESULTS: u64 = 256;
 /// Nano-dollars for a million tokens, where tokens are the money.
 const ONE: u64 = 1_000_000;
+/// Shares are told in millionths.
+const MILLION: u128 = 1_000_000;
 
 /// What a model is asked for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -277,19 +279,38 @@ impl Purse {
         Ok(())
     }
 
-    /// Of what there is least left, here or above: `cost`, `tokens` or `bytes`.
+    /// Of what a model may use there is least left, here, above or of the key: `cost`, `tokens` or
+    /// `key`.
     pub(super) fn scarcest(&self) -> &'static str {
-        let mut most = (0, "cost");
+        let (mut most, mut own) = ((0, "cost"), Left::default());
         self.each(|purse| {
             let (used, kept) = (purse.used(), purse.kept());
-            let shares = [
-                (share(used.usd + kept.usd, purse.usd), "cost"),
-                (share(used.tokens + kept.tokens, purse.tokens), "tokens"),
-                (share(used.bytes, Some(purse.bytes)), "bytes"),
-            ];
-            most = shares.into_iter().fold(most, std::cmp::Ord::max);
+            let (cost, tokens) = (used.usd + kept.usd, used.tokens + kept.tokens);
+            let left = |limit: Option<u64>, used| limit.map(|limit| limit.saturating_sub(used));
+            own.nanos = least(own.nanos, left(purse.usd, cost));
+            own.tokens = least(own.tokens, left(purse.tokens, tokens));
+            let shares =
+                [(share(cost, purse.usd), "cost"), (share(tokens, purse.tokens), "tokens")];
+            most = shares.into_iter().chain(purse.share_of_key(own)).fold(most, std::cmp::Ord::max);
         });
         most.1
+    }
+
+    /// How much of its key's budgets is used, in millionths, where these have less left than all
+    /// the runs.
+    fn share_of_key(&self, own: Left) -> Option<(u128, &'static str)> {
+        let Backing::Key(tab) = &self.backing else { return None };
+        if !tab.budgeted {
+            return None;
+        }
+        let now = Moment::now();
+        let key = account::left(&tab.accounts, now);
+        let binds = |key: Option<u64>, own: Option<u64>| {
+            key.is_some_and(|key| own.is_none_or(|own| key < own))
+        };
+        let least = binds(key.nanos, own.nanos) || binds(key.tokens, own.tokens);
+        let left = u128::from(account::least_millionths(&tab.accounts, now));
+        least.then(|| (MILLION.saturating_sub(left), "key"))
     }
 
     /// A result was so long.
@@ -382,7 +403,7 @@ fn least(one: Option<u64>, other: Option<u64>) -> Option<u64> {
 
 /// How much of a limit is used, in millionths.
 fn share(used: u64, limit: Option<u64>) -> u128 {
-    limit.map_or(0, |limit| u128::from(used) * 1_000_000 / u128::from(limit.max(1)))
+    limit.map_or(0, |limit| u128::from(used) * MILLION / u128::from(limit.max(1)))
 }
 
 /// How long an answer may be where so much is left, at these rates of what is asked and answered.

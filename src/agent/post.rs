@@ -121,6 +121,7 @@ impl Staff {
             content_type: Some(&JSON),
             body: &body,
             rest: None,
+            left: None,
         };
         match origin.send(outgoing, PATIENCE).await {
             Ok(reply) if (200..300).contains(&reply.status) => Ok(()),

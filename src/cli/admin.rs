@@ -129,6 +129,7 @@ impl Door {
             content_type: None,
             body: &body,
             rest: None,
+            left: None,
         };
         let mut reply = self.origin.send(outgoing, GREETING).await.map_err(told)?;
         let (mut body, mut more) = (BytesMut::new(), true);

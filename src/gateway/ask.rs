@@ -189,6 +189,7 @@ async fn ask_so(
         extra: &extra,
         connect_limit: limits.connect,
         form: relayed::form(question.relayed.as_ref()),
+        left: call.left(target),
     };
     let sent = Instant::now();
     let end = call.end(limits);

@@ -97,15 +97,9 @@ pub(super) fn look_up<'a>(
     })
 }
 
-/// Notes all that the headers say, and what the conditions of the route come to.
-pub(super) async fn take(
-    call: &mut Call,
-    question: &Question,
-    headers: &HeaderMap,
-    road: &Road,
-) -> Result<(), Error> {
-    read(call, headers)?;
-    let Some(chain) = call.chain.clone() else { return Ok(()) };
+/// Notes its session, and what the conditions of the route come to.
+pub(super) async fn take(call: &mut Call, question: &Question, headers: &HeaderMap, road: &Road) {
+    let Some(chain) = call.chain.clone() else { return };
     if chain.is_sticky() {
         call.bearings.session = match session::of_headers(headers) {
             Some(session) => session,
@@ -133,11 +127,10 @@ pub(super) async fn take(
         }
         call.bearings.barred = barred;
     }
-    Ok(())
 }
 
-/// What a client says of time and repetition. Most calls say nothing of it, so the headers are
-/// looked through once and none is looked for.
+/// What a client says of time and repetition, and the marks that it gives its call. Most calls say
+/// nothing of it, so the headers are looked through once and none is looked for.
 pub(super) fn read(call: &mut Call, headers: &HeaderMap) -> Result<(), Error> {
     let mut timeout = None;
     for (name, value) in headers {

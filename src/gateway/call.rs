@@ -2,7 +2,8 @@
 
 use std::borrow::Cow;
 use std::net::IpAddr;
-use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::time::{Duration, SystemTime};
 
 use http::HeaderValue;
@@ -19,6 +20,7 @@ use super::journey::Made;
 use super::recording::Taken;
 use super::remember::{Recalled, Recording};
 use super::responses::Keeping;
+use super::rival::Rival;
 use super::snapshot::{Limits, Snapshot, Target};
 use super::tape::Tape;
 use super::task::Decision;
@@ -52,9 +54,9 @@ pub(super) struct Call {
     pub(super) owner: Option<Arc<str>>,
     pub(super) till: Till,
     /// The attempt under way.
-    current: Option<Current>,
+    pub(super) current: Option<Current>,
     /// A second one for the same, should the first be slow.
-    rival: Option<Rival>,
+    pub(super) rival: Option<Rival>,
     /// How the call finds its way.
     pub(super) bearings: Bearings,
     /// Bytes of the question, to estimate its tokens by.
@@ -94,33 +96,20 @@ pub(super) struct Call {
 }
 
 /// An attempt that is under way, or whose answer is being passed on.
-struct Current {
+pub(super) struct Current {
     /// Its target's place in the chain.
     place: usize,
     /// Which of the provider's credentials it is made with.
     credential: usize,
-    since: Instant,
+    pub(super) since: Instant,
+    /// Some of its request has left.
+    pub(super) left: AtomicBool,
     /// Held as long as the target has work with it.
     in_flight: Option<InFlight>,
     /// Of the target's own limits.
-    hold: Option<Hold>,
+    pub(super) hold: Option<Hold>,
 }
 
-/// A further attempt that may be made while another is under way.
-struct Rival {
-    place: usize,
-    left: Arc<OnceLock<Departure>>,
-}
-
-/// When a further request left, and what is held of its target's limits.
-#[derive(Debug)]
-pub(super) struct Departure {
-    pub(super) since: Instant,
-    pub(super) hold: Mutex<Option<Hold>>,
-}
-
-/// How a request ends that lost a race.
-const CALLED_OFF: (Outcome, u16) = (Outcome::ClientClosed, 0);
 /// So many fields that a target could not take are named, and no longer ones.
 const MOST_DROPPED: usize = 32;
 const LONGEST_DROPPED: usize = 64;
@@ -354,49 +343,14 @@ impl Call {
         if self.record.attempts.is_empty() {
             self.record.overhead = now - self.started;
         }
-        self.current = Some(Current { place, credential, since: now, in_flight: None, hold: None });
+        let (left, in_flight, hold) = (AtomicBool::new(false), None, None);
+        self.current = Some(Current { place, credential, since: now, left, in_flight, hold });
     }
 
     /// So much is held of the limits of the target that is being asked.
     pub(super) fn holds(&mut self, hold: Option<Hold>) {
         if let Some(current) = &mut self.current {
             current.hold = hold;
-        }
-    }
-
-    /// A second request may leave for the target at `place`; what is given tells that it has.
-    pub(super) fn rival_may_begin(&mut self, place: usize) -> Arc<OnceLock<Departure>> {
-        let left = Arc::<OnceLock<Departure>>::default();
-        self.rival = Some(Rival { place, left: Arc::clone(&left) });
-        left
-    }
-
-    /// The second request, if it left, came to this, or was called off.
-    pub(super) fn rival_ended(&mut self, ended: Option<(Outcome, u16)>) {
-        if let Some(Rival { place, left }) = self.rival.take()
-            && let Some(departure) = left.get()
-        {
-            let usage = ended.is_none().then(|| self.question_usage());
-            self.settle_attempt(departure.take(), Some(usage.unwrap_or_default()));
-            self.note_attempt(place, departure.since, (ended.unwrap_or(CALLED_OFF), usage));
-        }
-    }
-
-    /// The second request was faster. The first one came to this, or is called off.
-    pub(super) fn rival_wins(
-        &mut self,
-        credential: usize,
-        dropped: &[Cow<'static, str>],
-        ended: Option<(Outcome, u16)>,
-    ) {
-        let usage = ended.is_none().then(|| self.question_usage());
-        self.current_ends((ended.unwrap_or(CALLED_OFF), usage));
-        if let Some(Rival { place, left }) = self.rival.take() {
-            self.attempt_begins(place, credential, dropped);
-            if let (Some(current), Some(departure)) = (&mut self.current, left.get()) {
-                current.since = departure.since;
-                current.hold = departure.take();
-            }
         }
     }
 
@@ -418,9 +372,11 @@ impl Call {
         self.current_ends(((failure.outcome, failure.status), Some(usage)));
     }
 
-    /// What has been used of a target that was asked and not heard.
-    fn question_usage(&self) -> Usage {
-        Usage { input: self.input_estimate(), ..Usage::default() }
+    /// What has been used of a target that was asked and not heard, if so much as a part of the
+    /// question has left.
+    pub(super) fn question_usage(&self, left: &AtomicBool) -> Option<Usage> {
+        let left = left.load(Ordering::Relaxed);
+        left.then(|| Usage { input: self.input_estimate(), ..Usage::default() })
     }
 
     /// Its client has left while a target was asked, which counts the question all the same.
@@ -430,14 +386,14 @@ impl Call {
         }
     }
 
-    fn current_ends(&mut self, ended: ((Outcome, u16), Option<Usage>)) {
+    pub(super) fn current_ends(&mut self, ended: ((Outcome, u16), Option<Usage>)) {
         if let Some(Current { place, since, hold, .. }) = self.current.take() {
             self.settle_attempt(hold, ended.1);
             self.note_attempt(place, since, ended);
         }
     }
 
-    fn note_attempt(
+    pub(super) fn note_attempt(
         &mut self,
         place: usize,
         since: Instant,
@@ -529,23 +485,12 @@ impl Call {
     /// When the request to the target at this place left.
     pub(super) fn departure(&self, place: usize) -> Option<Instant> {
         let current = self.current.as_ref().filter(|current| current.place == place);
-        let rival = || self.rival.as_ref()?.left.get().map(|departure| departure.since);
-        current.map(|current| current.since).or_else(rival)
+        current.map(|current| current.since).or_else(|| Some(self.departed()?.since))
     }
 
     /// The place of the target of the attempt under way.
     pub(super) fn place(&self) -> Option<usize> {
         self.current.as_ref().map(|current| current.place)
-    }
-}
-
-impl Departure {
-    pub(super) fn new(hold: Option<Hold>) -> Self {
-        Self { since: Instant::now(), hold: Mutex::new(hold) }
-    }
-
-    fn take(&self) -> Option<Hold> {
-        self.hold.lock().unwrap_or_else(PoisonError::into_inner).take()
     }
 }
 
@@ -555,7 +500,8 @@ impl Drop for Call {
         let abandoned = self.gateway.abandoned();
         let outcome = self.outcome.map_or(abandoned, |outcome| self.judged(outcome));
         let left = [abandoned, Outcome::GuardBlocked].contains(&outcome);
-        if left && self.current.is_some() {
+        let asked = self.current.as_ref().map(|current| current.left.load(Ordering::Relaxed));
+        if left && asked == Some(true) {
             self.count_question();
         }
         let place = self.place();

@@ -163,6 +163,7 @@ impl Collector {
             }),
             body,
             rest: None,
+            left: None,
         };
         match self.protocol {
             Protocol::Http => self.send_http(outgoing).await,

@@ -78,6 +78,7 @@ pub(super) async fn ask(
         extra: &extra,
         connect_limit: target.limits.connect,
         form: relayed::form(None),
+        left: call.left(target),
     };
     let end = call.end(&target.limits);
     let reply = ask::send(question, target, order, end).await?;

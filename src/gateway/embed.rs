@@ -2,6 +2,7 @@
 //! takes, and their answers as one.
 
 use std::borrow::Cow;
+use std::sync::atomic::AtomicBool;
 
 use bytes::Bytes;
 use futures_util::stream::{self, StreamExt, TryStreamExt};
@@ -77,11 +78,9 @@ impl Vectors {
     ) -> Result<Answered, Box<Failure>> {
         let end = call.end(&target.limits);
         let extra = call.with_parent(target, Cow::Borrowed(&question.extra[..]));
-        let pieces = self
-            .bodies
-            .iter()
-            .cloned()
-            .map(|body| piece(question, target, body, credential, &extra, end));
+        let pieces = self.bodies.iter().cloned().map(|body| {
+            piece(question, target, body, credential, (&extra, call.left(target)), end)
+        });
         let pieces: Vec<Piece> = stream::iter(pieces).buffered(AT_ONCE).try_collect().await?;
         let bodies: Vec<&[u8]> = pieces.iter().map(|(body, _)| &**body).collect();
         let read = embed::upstream(self.spelling).read_response(&bodies);
@@ -110,7 +109,7 @@ async fn piece(
     target: &Target,
     payload: Payload,
     credential: usize,
-    extra: &[(HeaderName, HeaderValue)],
+    (extra, left): (&[(HeaderName, HeaderValue)], Option<&AtomicBool>),
     end: Instant,
 ) -> Result<Piece, Box<Failure>> {
     let order = Order {
@@ -121,6 +120,7 @@ async fn piece(
         extra,
         connect_limit: target.limits.connect,
         form: relayed::form(None),
+        left,
     };
     let reply = ask::send(question, target, order, end).await?;
     let status = reply.status;

@@ -9,10 +9,11 @@ use futures_util::future::{Either, select};
 use tokio::time::{Instant, sleep};
 
 use super::arrival::Question;
-use super::call::{Call, Departure};
+use super::call::Call;
 use super::chain::Chain;
 use super::errand::Errand;
 use super::journey::{Attempt, Made};
+use super::rival::Departure;
 use super::{errand, till};
 use crate::access::account::Hold;
 use crate::config::HedgeAfter;
@@ -59,7 +60,7 @@ pub(super) async fn race(
         return (attempt.make(call, question).await, None);
     };
     let left = call.rival_may_begin(next);
-    match run(call, question, attempt, next, &chain, after, &left).await {
+    let came_to = match run(call, question, attempt, next, &chain, after, &left).await {
         Race::First(result, rival) => {
             call.rival_ended(rival.as_ref().map(|(_, failure)| (failure.outcome, failure.status)));
             (*result, rival.map(|(credential, failure)| Rival::Failed(credential, failure)))
@@ -70,7 +71,11 @@ pub(super) async fn race(
             call.rival_wins(credential, &dropped, ended);
             (Ok(made), Some(Rival::Won))
         }
+    };
+    if left.get().is_some() {
+        call.note_held();
     }
+    came_to
 }
 
 /// How long the first request has; `None` while nobody knows how long it usually takes.
@@ -118,6 +123,9 @@ async fn run(
     let Some(pass) = chain.targets[next].lane(credential).enter(Instant::now()) else {
         return Race::First(Box::new(first.await), None);
     };
+    if !call.holds_beside(&chain.targets[next]) {
+        return Race::First(Box::new(first.await), None);
+    }
     let _ = left.set(Departure::new(hold));
     let rival = Attempt { place: next, credential, errand: &errand, pass };
     let rival = pin!(rival.make(call, question));

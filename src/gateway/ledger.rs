@@ -53,10 +53,16 @@ impl Call {
             return;
         }
         self.note_caller();
-        let usage = Usage { input: self.input_estimate(), output: answer, ..Usage::default() };
+        // Who waits for the answer that somebody else has asked for uses nothing itself.
+        let (usage, usage_source) = if held.tokens == 0 && held.nanos == 0 {
+            (Usage::default(), UsageSource::None)
+        } else {
+            let input = self.input_estimate();
+            (Usage { input, output: answer, ..Usage::default() }, UsageSource::Estimated)
+        };
         let row = CallRow {
             usage,
-            usage_source: UsageSource::Estimated,
+            usage_source,
             outcome: Outcome::Internal,
             cost: held.priced.then(|| Money::from_nanos(held.nanos)),
             counted: held.tokens,

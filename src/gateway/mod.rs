@@ -2,6 +2,7 @@
 
 mod admission;
 pub mod agents;
+mod anew;
 mod arrival;
 mod ask;
 mod at_start;
@@ -47,6 +48,7 @@ mod reply;
 mod responses;
 pub mod secrets;
 mod reword;
+mod rival;
 mod session;
 mod shadow;
 mod shelf;

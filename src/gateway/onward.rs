@@ -63,8 +63,8 @@ impl Onward {
         self.journey.broke(failure);
         let walk = async move {
             let (call, answer) = self.walk(call).await;
-            let final_word =
-                |said: Error| if said.kind == Kind::GuardBlocked { said } else { error };
+            let ours = [Kind::GuardBlocked, Kind::BudgetExceeded];
+            let final_word = |said: Error| if ours.contains(&said.kind) { said } else { error };
             (call, answer.map_err(final_word))
         };
         Resumed { walk: Box::pin(walk), carried: gave.then_some(flow.passage) }

@@ -100,6 +100,8 @@ where
     let caller =
         call.gateway.admit(&house, headers, call.peer()).await.map_err(Unreadable::Refused)?;
     call.admitted(&caller);
+    // Whatever refuses it from here on, its record has the marks of its client.
+    bearings::read(call, headers).map_err(Unreadable::Refused)?;
     let server = &house.config.server;
     let budget = &call.gateway.bodies;
     let mut question = match ask.relay.filter(|_| upload::is_form(headers)) {
@@ -146,7 +148,7 @@ where
     {
         question.cap_completion(most).map_err(Unreadable::Refused)?;
     }
-    bearings::take(call, &question, headers, &road).await.map_err(Unreadable::Refused)?;
+    bearings::take(call, &question, headers, &road).await;
     if !ask.explains {
         Box::pin(shadow::cast(call, &mut question)).await.map_err(Unreadable::Refused)?;
     }

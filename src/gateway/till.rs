@@ -8,13 +8,13 @@ use http::{HeaderMap, HeaderName, HeaderValue};
 use smallvec::SmallVec;
 use tokio::time::Instant;
 
-use super::Gateway;
 use super::agents::Forecast;
 use super::arrival::Question;
 use super::call::Call;
 use super::desk::Desk;
 use super::measure::{Measure, SHORTER, costs, measure, rough};
 use super::snapshot::Target;
+use super::{Gateway, anew};
 use crate::access::account::{
     self, Account, Crossed, Demand, Denial, Dimension, Hold, Inquiry, Moment, Refusal, attempt,
 };
@@ -29,7 +29,7 @@ const STEP: u64 = 256;
 /// A target whose limits have no room until some call ends is left alone for so long.
 const SOON: Duration = Duration::from_secs(1);
 /// An answer goes on for so long while the other replicas are asked for more.
-const A_MOMENT: Duration = Duration::from_millis(500);
+pub(super) const A_MOMENT: Duration = Duration::from_millis(500);
 
 /// Room for so many calls is so much that it need not be known how long exactly one is.
 const AMPLE: u64 = 64;
@@ -52,11 +52,14 @@ static BUDGET_LEFT: HeaderName = HeaderName::from_static("x-switchpoint-budget-l
 /// What a call holds and what it has come to.
 #[derive(Debug, Default)]
 pub(super) struct Till {
-    hold: Option<Hold>,
+    pub(super) hold: Option<Hold>,
     /// Tokens of the answer that are held; `None` where nobody counts them.
-    room: Option<u64>,
+    pub(super) room: Option<u64>,
+    /// What one target may need at most, and how much of it is for the answer; `None` where nobody
+    /// counts that.
+    pub(super) need: Option<(Demand, u64)>,
     /// When the other replicas were asked for more, first and last.
-    asked: Option<(Instant, Instant)>,
+    pub(super) asked: Option<(Instant, Instant)>,
     settled: bool,
     /// It counts, although no target was asked.
     used: bool,
@@ -88,7 +91,7 @@ impl Till {
     /// Gives all back, as if nothing had been asked.
     pub(super) fn let_go(&mut self) {
         self.hold = None;
-        self.room = None;
+        (self.room, self.need) = (None, None);
         self.saves = false;
     }
 
@@ -173,22 +176,10 @@ pub(super) async fn hold_request(call: &mut Call) -> Result<(), Error> {
 /// Counts a call, and holds so much of its budgets: what is used much later no limit by time bounds.
 pub(super) async fn hold_budget(call: &mut Call, demand: Demand) -> Result<(), Error> {
     hold_empty(call, demand.priced).await?;
-    while call.till.is_holding() {
-        match call.grow(demand) {
-            Ok(true) => {
-                call.note_held();
-                break;
-            }
-            // The other replicas are being asked.
-            Ok(false) => tokio::time::sleep(A_MOMENT / 10).await,
-            Err(denial) => {
-                call.till.let_go();
-                return Err(call.denied(&denial));
-            }
-        }
-    }
-    call.till.asked = None;
-    Ok(())
+    anew::grow(call, demand).await.map_err(|denial| {
+        call.till.let_go();
+        call.denied(&denial)
+    })
 }
 
 /// Counts what was begun before, and may not be refused any more.
@@ -377,18 +368,19 @@ impl Call {
     }
 
     fn begins(&mut self, hold: Hold) {
+        self.till.need = self.till.room.map(|room| (hold.reserved(), room));
         self.till.hold = Some(hold);
         self.note_held();
     }
 
     /// Notes what the call comes to should its process end before it does.
-    fn note_held(&mut self) {
+    pub(super) fn note_held(&mut self) {
         if let Some(held) = self.till.hold.as_ref().map(Hold::reserved) {
             self.note_begin(held, self.till.room.unwrap_or(0));
         }
     }
 
-    fn denied(&self, denial: &Denial) -> Error {
+    pub(super) fn denied(&self, denial: &Denial) -> Error {
         self.gateway.denied(denial)
     }
 
@@ -426,7 +418,7 @@ impl Call {
     /// Holds so much more, if there is something held: whether it does. What the other replicas
     /// have to be asked for is denied when they had a moment to answer; the answer goes on until
     /// then.
-    fn grow(&mut self, more: Demand) -> Result<bool, Denial> {
+    pub(super) fn grow(&mut self, more: Demand) -> Result<bool, Denial> {
         let Some(hold) = &mut self.till.hold else { return Ok(false) };
         let (now, asked) = (Moment::now(), self.till.asked);
         let since = |at: Instant| now.steady.saturating_duration_since(at);
@@ -526,7 +518,7 @@ impl Call {
         }
     }
 
-    fn asked(&self, provider: &str, model: &str) -> Option<&Target> {
+    pub(super) fn asked(&self, provider: &str, model: &str) -> Option<&Target> {
         let targets = &self.chain.as_ref()?.targets;
         targets.iter().find(|target| *target.model == *model && *target.provider.name == *provider)
     }

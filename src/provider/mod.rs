@@ -132,6 +132,8 @@ pub struct Order<'a> {
     pub extra: &'a [(HeaderName, HeaderValue)],
     pub connect_limit: Duration,
     pub form: Form<'a>,
+    /// Set as soon as some of the question has left.
+    pub left: Option<&'a AtomicBool>,
 }
 
 /// What a question has besides its payload.
@@ -325,6 +327,9 @@ impl Provider {
     /// Asks, and waits for the head of the answer.
     pub async fn send(&self, order: Order<'_>) -> Result<Reply, Unanswered> {
         let Door::Http { origin, paths, credentials } = &self.door else {
+            if let Some(left) = order.left {
+                left.store(true, Ordering::Relaxed);
+            }
             return Ok(demo::answer(order.operation, order.payload));
         };
         let (operation, form) = (order.operation, order.form);
@@ -339,6 +344,7 @@ impl Provider {
             content_type: form.content_type,
             body: order.payload,
             rest: form.rest,
+            left: order.left,
         };
         let Some(signer) = &credential.signer else {
             return Ok(origin.send(outgoing, order.connect_limit).await?);

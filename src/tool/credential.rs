@@ -298,6 +298,7 @@ impl Desk {
             content_type: Some(&form),
             body: &body,
             rest: None,
+            left: None,
         };
         let since = Instant::now();
         let sent = self.origin.send(outgoing, PATIENCE).await;

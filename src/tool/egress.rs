@@ -187,6 +187,7 @@ impl Site {
             content_type: request.body.as_ref().map(|(content_type, _)| content_type),
             body: &body,
             rest: None,
+            left: None,
         };
         let sent = match request.effect {
             Effect::Once => self.origin.send_anew(outgoing, self.connect).await,

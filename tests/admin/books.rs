@@ -221,3 +221,18 @@ async fn a_file_is_pulled_page_by_page() {
     }
     assert_eq!(lines, MANY);
 }
+
+#[tokio::test]
+async fn what_a_guard_refuses_has_the_marks_of_its_client_too() {
+    let guard = "[guards.words]\nkind = \"pattern\"\nwords = [\"Hi\"]\nstage = [\"input\"]\n\
+        action = \"block\"\n[routes.safe]\ntargets = [\"up/a\"]\nguards = [\"words\"]\n";
+    let (_upstream, gateway) = house(guard).await;
+    let key = format!("Bearer {KEY}");
+    let headers = [("authorization", &*key), ("x-switchpoint-tags", "n=one")];
+    let body = json!({"model": "safe", "messages": [{"role": "user", "content": "Hi"}]});
+    let path = "/v1/chat/completions";
+    let refused = send(gateway.address, Method::POST, path, &headers, &body.to_string()).await;
+    assert_eq!(refused.status, 403, "{}", refused.text());
+    let row = look(&gateway, "/admin/calls").await["data"][0].clone();
+    assert_eq!((&row["outcome"], &row["tags"]), (&json!("guard_blocked"), &json!({"n": "one"})));
+}

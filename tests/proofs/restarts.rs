@@ -9,7 +9,7 @@ use super::apis::Api;
 use super::{budget, key, ledger, settled, store, sums};
 use crate::support::client::{self, Opened};
 use crate::support::database::Schema;
-use crate::support::gateway::{Gateway, provider};
+use crate::support::gateway::{Gateway, provider, route};
 use crate::support::upstream::Request;
 use crate::support::{Script, Upstream, until};
 
@@ -43,7 +43,11 @@ async fn ask(gateway: &Gateway, name: &str) {
 
 /// A stream that does not go on behind its first word.
 async fn begin(gateway: &Gateway, name: &str) -> Opened {
-    let (path, body) = Api::Chat.question("up/silent", "Hi", true);
+    begin_at(gateway, name, "up/silent").await
+}
+
+async fn begin_at(gateway: &Gateway, name: &str, model: &str) -> Opened {
+    let (path, body) = Api::Chat.question(model, "Hi", true);
     let body = body.to_string().into();
     let request = client::request(Method::POST, &path, &format!("sk-{name}"), body);
     let mut opened = client::open(gateway.address, request).await;
@@ -230,4 +234,26 @@ async fn while_the_ledger_does_not_tell_it_a_new_budget_holds_calls_back_and_oth
         assert!(begin.elapsed() < crate::support::PATIENCE, "the past is never known");
     };
     assert_eq!((told, upstream.requests().len()), (429, 2));
+}
+
+#[tokio::test]
+async fn who_waited_for_the_answer_of_another_has_used_nothing_when_the_process_is_killed() {
+    let folder = tempfile::tempdir().unwrap();
+    let upstream = Upstream::answering(answer).await;
+    let sections = [
+        store(folder.path()),
+        provider("up", &upstream),
+        key("ci", "budget = [{ tokens = 100_000, window = \"none\" }]"),
+        route("r", &["up/silent"], "cache = { mode = \"on\", sampled = true }"),
+    ]
+    .concat();
+    let gateway = Gateway::start("", &sections).await;
+    let open = [begin_at(&gateway, "ci", "r").await, begin_at(&gateway, "ci", "r").await];
+    assert_eq!(upstream.requests().len(), 1);
+    let held = budget(&gateway, "ci").await["reserved"].as_u64().unwrap();
+    drop((gateway.kill(), open));
+    let gateway = Gateway::start("", &sections).await;
+    assert_eq!(settled(&gateway, "ci").await["used"], held);
+    let own = client::get(gateway.address, "/v1/me/usage", "sk-ci").await.json();
+    assert_eq!(own["models"][0]["tokens"], held, "{own:#}");
 }

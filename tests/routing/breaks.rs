@@ -9,7 +9,7 @@ use switchpoint::dialect::fold::Fold;
 use switchpoint::dialect::sse::Decoder;
 use switchpoint::dialect::upstream;
 
-use super::{ask_at, asked, body, count, tokens};
+use super::{ask_at, ask_poorly, asked, body, count, need, poor, tokens, used};
 use crate::support::client::{Answer, chat, open_chat, send, wire};
 use crate::support::gateway::{KEY, route};
 use crate::support::replies::{
@@ -400,5 +400,26 @@ async fn a_whole_answer_whose_client_has_left_is_waited_for_where_the_route_want
             (&json!("client_closed"), &json!(source), &json!(output)),
             "{more}"
         );
+    }
+}
+
+#[tokio::test]
+async fn another_target_goes_on_only_where_the_budget_has_room_for_what_both_cost() {
+    let need = need().await;
+    for (tokens, outcome) in [(need + 1, "budget_exceeded"), (3 * need, "ok")] {
+        let upstream =
+            Upstream::start([("a", [cut(&["Hel"])]), ("b", [says(&["lo", " there."])])]).await;
+        let sections = continues(&["a", "b"], "") + &poor(tokens);
+        let gateway = Gateway::before(&upstream, &sections).await;
+        let reply = ask_poorly(&gateway, true).await;
+        if outcome == "ok" {
+            assert_eq!(text(&whole(Dialect::Chat, reply.text())), "Hello there.");
+        } else {
+            assert!(check_failed(Dialect::Chat, &reply).contains(outcome));
+        }
+        assert_eq!(count(&upstream, "b") == 1, outcome == "ok");
+        assert_eq!(gateway.record().await["outcome"], outcome);
+        let used = used(&gateway).await;
+        assert!((1..=tokens).contains(&used), "{used} of {tokens}");
     }
 }

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 
-use super::{asked, count, tokens};
+use super::{ask_poorly, asked, count, need, poor, tokens, used};
 use crate::support::client::chat;
 use crate::support::gateway::route;
 use crate::support::replies::{REPLY, answer, ask, ask_stream, shown};
@@ -147,4 +147,22 @@ async fn a_target_that_is_slower_than_it_usually_is_is_raced() {
         record["model"] == "b" && record["failed"][0]["outcome"] == "client_closed"
     };
     assert!(records.iter().any(raced), "{records:?}");
+}
+
+#[tokio::test]
+async fn nobody_is_raced_where_a_budget_has_no_room_for_both() {
+    let need = need().await;
+    for (tokens, winner) in [(need + 1, "a"), (2 * need, "b")] {
+        for stream in [false, true] {
+            let [whole, streamed] = good();
+            let upstream = pair([late(300, whole), late(300, streamed)], good()).await;
+            let sections = route("r", &["up/a", "up/b"], HEDGE) + &poor(tokens);
+            let gateway = Gateway::before(&upstream, &sections).await;
+            let reply = ask_poorly(&gateway, stream).await;
+            assert_eq!((reply.status, reply.header("x-switchpoint-model")), (200, Some(winner)));
+            assert_eq!(count(&upstream, "b") == 1, winner == "b");
+            let used = used(&gateway).await;
+            assert!((1..=tokens).contains(&used), "{used} of {tokens}");
+        }
+    }
 }

@@ -198,3 +198,13 @@ async fn an_agent_says_no_more_than_its_key_has_left() {
     let run = begin(&house, 1).await.json();
     assert_eq!((&run["state"], &run["steps"]), (&json!("completed"), &json!(2)), "{run:#}");
 }
+
+#[tokio::test]
+async fn a_run_that_its_keys_budget_stops_says_that_it_is_the_keys() {
+    let house = house_of("budget = [{ tokens = 900, window = \"none\" }]").await;
+    let run = begin(&house, 9).await.json();
+    assert_eq!(run["stop_reason"], "budget", "{run:#}");
+    let hits = "switchpoint_agent_limit_hits_total";
+    let by_key = house.gateway.metric(hits, &["limit=\"key\""]).await;
+    assert!((by_key - house.gateway.metric(hits, &[]).await).abs() < 0.1 && by_key > 0.0);
+}

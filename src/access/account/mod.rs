@@ -27,7 +27,10 @@ pub use refusal::{Denial, Dimension, Refusal};
 pub use registry::Accounts;
 pub use share::{Inquiry, Why};
 pub use sharing::{Said, Wish};
-pub use status::{Amount, BudgetStatus, Crossed, Left, is_ample, is_past_soft, least_share, left};
+pub use status::{
+    Amount, BudgetStatus, Crossed, Left, is_ample, is_past_soft, least_millionths, least_share,
+    left,
+};
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 

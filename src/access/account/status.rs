@@ -87,13 +87,18 @@ pub fn is_ample(accounts: &[Arc<Account>], demand: Demand, times: u64, now: Mome
 
 /// The smallest share of a budget that is neither used nor held, from 1 to 0; 1 without a budget.
 pub fn least_share(accounts: &[Arc<Account>], now: Moment) -> f64 {
+    f64::from(least_millionths(accounts, now)) / f64::from(MILLION)
+}
+
+/// The same in millionths.
+pub fn least_millionths(accounts: &[Arc<Account>], now: Moment) -> u32 {
     let mut least = MILLION;
     each_purse(accounts, now, |purse, reserved| {
         let share = u128::from(purse.left(reserved)) * u128::from(MILLION);
         let share = share / u128::from(purse.limit().max(1));
         least = least.min(u32::try_from(share).unwrap_or(MILLION));
     });
-    f64::from(least) / f64::from(MILLION)
+    least
 }
 
 /// Whether more than a soft threshold of some budget is used.

@@ -101,6 +101,7 @@ impl Source {
             content_type: None,
             body: &body,
             rest: None,
+            left: None,
         };
         let mut reply = origin.send(outgoing, CONNECT).await.map_err(|fault| fault.to_string())?;
         if reply.status != 200 {

@@ -172,7 +172,6 @@ pub(super) async fn read(
     }
     call.record.stream = question.envelope.stream;
     call.measures(question);
-    bearings::read(call, headers)?;
     let previous = Box::pin(recall(call, question)).await?;
     question.read_as_it_is(call.client());
     let blocked = look_at(call, question, &name).await?;

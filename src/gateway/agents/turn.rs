@@ -160,6 +160,7 @@ async fn choose(
     };
     call.routed(chain, question);
     call.measured(tokens);
+    bearings::read(call, headers)?;
     pipeline::guard(call, question, &road).await?;
     if let Road::ByTask(by_task) = &road {
         let decision = Box::pin(by_task.decide(call, question, (headers, alias))).await?;
@@ -169,7 +170,8 @@ async fn choose(
         call.measured(tokens);
         guarding::inspect(call, question, &chain.guards).await?;
     }
-    bearings::take(call, question, headers, &road).await
+    bearings::take(call, question, headers, &road).await;
+    Ok(())
 }
 
 fn hear_whole(

@@ -203,6 +203,7 @@ impl Errand<'_> {
             content_type: content_type.as_ref(),
             body: &body,
             rest: None,
+            left: None,
         };
         let reply = origin.send(outgoing, PATIENCE).await;
         let reply = reply.map_err(|fault| Failure::Unreachable(fault.to_string()))?;

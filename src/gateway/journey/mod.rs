@@ -20,7 +20,7 @@ use super::hedge::{self, Rival};
 use super::onward::Onward;
 use super::relayed::Relayed;
 use super::snapshot::Target;
-use super::{count, explain, guarding, remember, till, verdict};
+use super::{anew, count, explain, guarding, remember, till, verdict};
 use crate::canon::{FeatureSet, Outcome};
 use crate::config::OnBreak;
 use crate::error::{Error, Kind};
@@ -367,6 +367,9 @@ impl Journey {
         next: Option<usize>,
     ) -> Result<Option<Answer>, Error> {
         let (place, credential) = (attempt.place, attempt.credential);
+        if call.is_charged() {
+            Box::pin(anew::hold(call, place, self.prefill)).await?;
+        }
         let limited = call.chain.as_ref().is_some_and(|chain| !chain.targets[place].tab.is_empty());
         let hold = match limited.then(|| Box::pin(till::hold_target(call, question, place))) {
             None => Ok(None),

@@ -16,7 +16,7 @@ use tokio::sync::mpsc::{Receiver, Sender, channel};
 
 use super::h1::{Connection, Head, MAX_HEAD, MAX_SLICES};
 use super::reply::Outbox;
-use super::{Fault, Origin, Reply};
+use super::{Fault, Origin, Outgoing, Reply};
 use crate::dialect::splice::Payload;
 use crate::net::BoxError;
 
@@ -39,6 +39,7 @@ pub(super) enum Piece {
 /// One request on its way over HTTP/1.1.
 struct Sending<'a> {
     connection: &'a mut Connection,
+    outgoing: Outgoing<'a>,
     feed: &'a dyn Feed,
     /// What is to be written next.
     pieces: VecDeque<Bytes>,
@@ -56,10 +57,11 @@ impl Connection {
     pub(super) async fn exchange_fed(
         mut self,
         head: Vec<u8>,
-        body: &Payload,
+        outgoing: Outgoing<'_>,
         feed: &dyn Feed,
         origin: &Arc<Origin>,
     ) -> Result<Reply, Fault> {
+        let body = outgoing.body;
         let mut pieces = VecDeque::from([Bytes::from(head)]);
         if feed.length().is_none() && !body.is_empty() {
             push_chunk(&mut pieces, body.parts());
@@ -67,7 +69,8 @@ impl Connection {
             pieces.extend(body.parts().iter().cloned());
         }
         let connection = &mut self;
-        let mut sending = Sending { connection, feed, pieces, whole: false, answer: None };
+        let mut sending =
+            Sending { connection, outgoing, feed, pieces, whole: false, answer: None };
         let sent = poll_fn(|context| sending.poll(context)).await;
         let answer = sending.answer.take();
         let head = match (answer, sent) {
@@ -134,7 +137,10 @@ impl Sending<'_> {
             match Pin::new(&mut *stream).poll_write_vectored(context, &slices[..count])? {
                 Poll::Pending => return Ok(Poll::Pending),
                 Poll::Ready(0) => return Err(io::ErrorKind::WriteZero.into()),
-                Poll::Ready(written) => consume(&mut self.pieces, written),
+                Poll::Ready(written) => {
+                    self.outgoing.note_left();
+                    consume(&mut self.pieces, written);
+                }
             }
         }
         match Pin::new(stream).poll_flush(context) {

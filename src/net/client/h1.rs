@@ -16,7 +16,6 @@ use tokio::time::Instant;
 use super::connect::Stream;
 use super::reply::{Framing, ReplyBody};
 use super::{Fault, IDLE, Origin, Outgoing, Reply, push_header};
-use crate::dialect::splice::Payload;
 
 /// A longer response head is refused.
 pub(super) const MAX_HEAD: usize = 64 * 1024;
@@ -86,12 +85,12 @@ impl Connection {
     pub(super) async fn exchange(
         mut self,
         head: &[u8],
-        body: &Payload,
+        outgoing: Outgoing<'_>,
         origin: &Arc<Origin>,
     ) -> Result<Reply, Fault> {
         let begun = Instant::now();
         let mut early = None;
-        let sent = self.write(head, body, &mut early).await;
+        let sent = self.write(head, outgoing, &mut early).await;
         // A server may answer, and close, before it has read everything: its answer counts.
         let answer = match early {
             Some(head) => Ok(head),
@@ -125,10 +124,11 @@ impl Connection {
     async fn write(
         &mut self,
         head: &[u8],
-        body: &Payload,
+        outgoing: Outgoing<'_>,
         early: &mut Option<Head>,
     ) -> Result<bool, Fault> {
         let broken = |cause| Fault::Closed { cause, arrived: false };
+        let body = outgoing.body;
         let mut chunks: Vec<&[u8]> = Vec::with_capacity(body.parts().len() + 1);
         chunks.push(head);
         chunks.extend(body.parts().iter().map(Bytes::as_ref));
@@ -137,6 +137,7 @@ impl Connection {
             let listens = early.is_none();
             let written = poll_fn(|context| self.poll_write(context, &chunks[next..], listens));
             if let Some(written) = written.await.map_err(broken)? {
+                outgoing.note_left();
                 next += consume(&mut chunks[next..], written);
                 continue;
             }

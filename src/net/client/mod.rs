@@ -17,6 +17,7 @@ use std::fmt;
 use std::io;
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::Duration;
 
@@ -112,6 +113,8 @@ pub struct Outgoing<'a> {
     pub body: &'a Payload,
     /// What comes behind `body`, where that is only its beginning.
     pub rest: Option<&'a dyn Feed>,
+    /// Set as soon as some of it has left.
+    pub left: Option<&'a AtomicBool>,
 }
 
 /// Headers that every request to an origin carries, written out once. Holds credentials: it is
@@ -307,8 +310,8 @@ impl Origin {
             Line::Single(connection) => {
                 let head = h1::render(outgoing, self.authority());
                 match outgoing.rest {
-                    None => connection.exchange(&head, outgoing.body, self).await,
-                    Some(rest) => connection.exchange_fed(head, outgoing.body, rest, self).await,
+                    None => connection.exchange(&head, outgoing, self).await,
+                    Some(rest) => connection.exchange_fed(head, outgoing, rest, self).await,
                 }
             }
             Line::Multiplexed(line) => self.exchange_http2(line, outgoing).await,
@@ -342,6 +345,7 @@ impl Origin {
     ) -> Result<Reply, Fault> {
         let request = self.head(outgoing)?;
         line.sender.ready().await.map_err(closed)?;
+        outgoing.note_left();
         let (response, request) = if let Some(rest) = outgoing.rest {
             feed::exchange_http2(&mut line.sender, request, outgoing.body, rest).await?
         } else {
@@ -462,6 +466,12 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 // === impl Outgoing ===
 
 impl Outgoing<'_> {
+    fn note_left(&self) {
+        if let Some(left) = self.left {
+            left.store(true, Ordering::Relaxed);
+        }
+    }
+
     /// The size of the whole body, where that is known.
     fn length(&self) -> Option<u64> {
         let length = self.body.len() as u64;

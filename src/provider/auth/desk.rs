@@ -102,6 +102,7 @@ impl Desk {
             content_type: None,
             body: &body,
             rest: None,
+            left: None,
         };
         let exchange = async {
             let reply = self.origin.send(outgoing, CONNECT).await;

@@ -203,6 +203,7 @@ impl Wire {
             content_type: has_body.then_some(&json),
             body: &payload,
             rest: None,
+            left: None,
         };
         let sent = match said.effect {
             Effect::Once => self.way.origin.send_anew(outgoing, self.way.connect).await,
