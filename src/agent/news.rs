@@ -134,11 +134,7 @@ impl Herald {
         });
         let wants = config.hooks.iter().filter(|(_, hook)| hook.events.contains(&event));
         let mut hooks: Vec<&str> = wants.map(|(name, _)| name.as_str()).collect();
-        // A hook by name wants what it says it wants, and a URL all.
-        let is_wanted =
-            |own: &str| config.hooks.get(own).is_none_or(|hook| hook.events.contains(&event));
-        let own = run.created.webhook.as_deref();
-        let own = own.filter(|own| !hooks.contains(own) && is_wanted(own));
+        let own = run.created.webhook.as_deref().filter(|own| !hooks.contains(own));
         hooks.extend(own);
         let delivery = |hook: &str| {
             let once = format!("{}\n{}\n{subject}\n{hook}", run.id, event.name());

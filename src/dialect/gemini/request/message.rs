@@ -56,8 +56,11 @@ pub(super) fn write(draft: &mut Draft<'_>) -> Result<(Option<Value>, Vec<Value>)
     if draft.model.third {
         contents.iter_mut().for_each(sign_first_call);
     }
-    if contents.is_empty() && !instruction.is_empty() {
-        // The API wants a content, and instructions alone are a question too.
+    if contents.is_empty() && messages.iter().any(|message| message.role == Role::User) {
+        // The API wants a content, and takes an empty text where that is all there is.
+        contents.push(json!({ "role": "user", "parts": [{ "text": "" }] }));
+    } else if contents.is_empty() && !instruction.is_empty() {
+        // Instructions alone are a question too.
         return Ok((None, vec![json!({ "role": "user", "parts": instruction })]));
     }
     let system = (!instruction.is_empty()).then(|| json!({ "parts": instruction }));

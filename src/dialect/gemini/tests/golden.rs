@@ -555,6 +555,12 @@ fn a_text_without_a_letter_is_not_sent() {
     assert_eq!(body["systemInstruction"]["parts"], json!([{"text": "Be brief."}]));
     let parts = json!([{"text": "a"}, {"text": "b"}]);
     assert_eq!(body["contents"], json!([{"role": "user", "parts": parts}]));
+    // But where it is all that is asked.
+    let messages = vec![say(Role::System, &["Be brief."]), say(Role::User, &[""])];
+    let (body, _) =
+        ask(&ChatRequest { messages, ..ChatRequest::default() }, "gemini-2.5-flash").unwrap();
+    assert_eq!(body["systemInstruction"]["parts"], json!([{"text": "Be brief."}]));
+    assert_eq!(body["contents"], json!([{"role": "user", "parts": [{"text": ""}]}]));
 }
 
 /// A stream of candidates, each with a part and perhaps a reason.
